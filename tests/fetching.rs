@@ -15,15 +15,18 @@ mod stand_in;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::hivemind;
 use common::loopback::Node;
 use common::patiently;
-use stand_in::{Repo, StandIn};
+use stand_in::{Fault, Repo, StandIn};
 
 const QUESTION: [&str; 4] = ["--prompt", "What is the capital of France?", "--max-tokens", "20"];
 const ANSWER: &str = "The capital of France is Paris.";
+/// What the connections of two machines may have on their way when they stop.
+const ON_THE_WAY: u64 = 24 << 20;
 /// Where the norm of the starter's first layer begins: numbers in single precision.
 const FIRST_NORM_AT: usize = 31_866_688;
 
@@ -160,6 +163,72 @@ async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit
     assert_eq!(swarm.answer("owner/name/second.gguf", 1).1, ANSWER);
     patiently("the first one has made room", || on_disk() == ["owner/name/second.gguf"]);
     assert!(swarm.parts_bytes("alpha") < 160_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_is_paused_ends_for_all_who_wait_on_every_machine_and_resumes_where_it_was() {
+    let weights = model();
+    let size = weights.len() as u64;
+    let hub = StandIn::start(Repo::new(&[("starter-Q4_1.gguf", weights)]));
+    hub.faults(|seen| seen.is_get_of("starter-Q4_1.gguf").then_some(Fault::Slow(Duration::from_millis(20))));
+    let swarm = Swarm::start(&hub.url(), &["alpha", "beta"]);
+    let alpha = &swarm.nodes[0];
+    let not_yet = alpha.run(&["models", "pause", "owner/name"], None);
+    assert!(not_yet.0 == 1 && not_yet.2.contains("owner/name is not being downloaded"), "{}", not_yet.2);
+    let ask = [&["chat", "owner/name"][..], &QUESTION, &["--stages", "2"]].concat();
+    let waits = || hivemind(&ask).env("HIVEMIND_DATA_DIR", &alpha.folder).spawn().unwrap();
+    let waiting = [waits(), waits()];
+    let fetched = || {
+        let loads = alpha.json(&["status"], None)["loads"].clone();
+        loads.as_array().unwrap().iter().map(|load| load["fetched_bytes"].as_u64().unwrap()).max()
+    };
+    patiently("a good part of it has come", || fetched().is_some_and(|bytes| bytes > size / 4));
+    let (code, said, stderr) = alpha.run(&["models", "pause", "owner/name"], None);
+    assert!(code == 0 && said.contains("hivemind models resume owner/name"), "{said} {stderr}");
+    for asked in waiting {
+        let ended = asked.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && message.contains("the download of owner/name"), "{message}");
+    }
+    assert_eq!(fetched(), None);
+    let before = swarm.parts_bytes("alpha") + swarm.parts_bytes("beta");
+    assert!(before > size / 5, "{before} bytes are kept of {size}");
+
+    hub.faults(|_| None);
+    let (code, said, stderr) = alpha.run(&["models", "resume", "owner/name"], None);
+    assert!(code == 0 && said.contains("Loaded owner/name"), "{said} {stderr}");
+    assert_eq!(swarm.answer("owner/name", 2).1, ANSWER);
+    let sent = hub.sent();
+    assert!(sent <= size + ON_THE_WAY, "{sent} bytes were sent of {size}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_not_for_everybody_comes_with_its_owners_token_and_goes_where_its_layers_are_computed() {
+    let hub =
+        StandIn::start(Repo { gated: Some("hf_right".to_owned()), ..Repo::new(&[("starter-Q4_1.gguf", model())]) });
+    let swarm = Swarm::start(&hub.url(), &["alpha", "beta"]);
+    let alpha = &swarm.nodes[0];
+    let ask = [&["chat", "owner/name"][..], &QUESTION].concat();
+    let denied = || {
+        let (code, _, message) = alpha.run(&ask, None);
+        assert!(code == 1 && message.contains("/owner/name"), "{message}");
+        message
+    };
+    let give = |token: &str| {
+        let (code, said, stderr) = alpha.run(&["models", "token"], Some(token));
+        assert!(code == 0 && said.contains("Downloads use this token"), "{said} {stderr}");
+    };
+    assert!(denied().contains("`hivemind models token`"));
+    give("hf_wrong\n");
+    assert!(denied().contains("a token of the same account"));
+    give("hf_right\n");
+    let (names, text) = swarm.answer("owner/name", 2);
+    assert_eq!((names.len(), text.as_str()), (2, ANSWER), "{names:?}");
+    // The token is in its own file, and in no other: neither in the log, nor anywhere on the other machine.
+    let found = Command::new("grep").args(["-rl", "hf_right"]).arg(swarm.home.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), alpha.folder.join("hub-token").to_str().unwrap());
+    assert_eq!(alpha.run(&["models", "token", "--remove"], None).0, 0);
+    assert!(!alpha.folder.join("hub-token").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

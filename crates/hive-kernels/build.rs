@@ -47,7 +47,7 @@ fn main() {
     if arch == "x86_64" {
         build.define("HIVE_X86", None);
     }
-    for file in ["primitives", "at_once", "delta", "rows", "threads"] {
+    for file in ["primitives", "at_once", "delta", "fused", "rows", "threads"] {
         build.file(format!("cpp/{file}.cpp"));
     }
     build.compile("hive_primitives");

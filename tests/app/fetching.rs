@@ -62,6 +62,10 @@ fn a_person_finds_a_model_fetches_it_over_two_days_and_chats_with_it() {
     app.click("Get owner/name");
     patiently("it comes", || fetched(&app).is_some_and(|percent| percent >= 20));
     app.picture("fetching");
+    app.click(&format!("Pause {MODEL}"));
+    patiently("it is paused", || fetched(&app).is_none());
+    app.click(&format!("Resume {MODEL}"));
+    patiently("it resumes", || fetched(&app).is_some_and(|percent| percent >= 25));
     let desktop = app.kill();
 
     let app = App::start_with(desktop.looking(Look::Dark), &folder, &environment);
@@ -71,7 +75,7 @@ fn a_person_finds_a_model_fetches_it_over_two_days_and_chats_with_it() {
     app.picture("find-model");
     search(&app, "owner/name");
     // What came counts as the model, in parts.
-    app.click(&format!("Load {MODEL}"));
+    app.click(&format!("Resume {MODEL}"));
     patiently("it resumes", || fetched(&app).is_some_and(|percent| percent >= 20));
     app.picture("fetching");
     app.click(&format!("Chat {MODEL}"));

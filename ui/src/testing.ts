@@ -20,7 +20,7 @@ export const shown: Snapshot = {
   found: [],
   model: null,
   answered_tokens: 0,
-  loading: null,
+  loads: [],
   discovery: null,
   update: { kind: "unknown" },
   notify: null,

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use hive_node::{LetGoError, Node};
-use hive_types::{CatalogueQuery, CatalogueView, Done, LoadRequest, ModelName, ModelOnDisk};
+use hive_node::{HubTokenError, LetGoError, Node};
+use hive_types::{CatalogueQuery, CatalogueView, Done, HubToken, LoadRequest, ModelName, ModelOnDisk, NewHubToken};
 
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
-use crate::rights::MODELS;
+use crate::rights::{ADMIN, MODELS};
 use crate::routes::Routes;
 use crate::shared::Local;
 
@@ -18,7 +18,11 @@ pub(crate) fn routes() -> Routes<Local> {
         .delete("/models", MODELS, remove)
         .get("/catalogue", MODELS, catalogue)
         .post("/models/load", MODELS, load)
+        .post("/models/pause", MODELS, pause)
         .post("/models/unload", MODELS, unload)
+        .get("/hub-token", ADMIN, hub_token)
+        .put("/hub-token", ADMIN, set_hub_token)
+        .delete("/hub-token", ADMIN, forget_hub_token)
 }
 
 async fn list(State(node): State<Node>) -> Json<Vec<ModelOnDisk>> {
@@ -42,6 +46,14 @@ async fn load(
     Ok(Json(Done::DONE))
 }
 
+/// Pauses a download; loading the model resumes it.
+async fn pause(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
+    if node.pause_download(&model) {
+        return Ok(Json(Done::DONE));
+    }
+    Err(Refusal::new(StatusCode::CONFLICT, "not_downloading", format!("{model} is not being downloaded")))
+}
+
 async fn unload(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
     node.unload_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))
@@ -50,6 +62,31 @@ async fn unload(State(node): State<Node>, Json(ModelName { model }): Json<ModelN
 async fn remove(State(node): State<Node>, Query(ModelName { model }): Query<ModelName>) -> Result<Json<Done>, Refusal> {
     node.remove_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))
+}
+
+/// Whether there is a token for downloads.
+async fn hub_token(State(node): State<Node>) -> Json<HubToken> {
+    Json(node.hub_token())
+}
+
+async fn set_hub_token(
+    State(node): State<Node>,
+    Json(NewHubToken { token }): Json<NewHubToken>,
+) -> Result<Json<Done>, Refusal> {
+    node.set_hub_token(Some(&token)).map_err(hub_token_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
+async fn forget_hub_token(State(node): State<Node>) -> Result<Json<Done>, Refusal> {
+    node.set_hub_token(None).map_err(hub_token_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
+fn hub_token_refusal(error: HubTokenError) -> Refusal {
+    match error {
+        HubTokenError::Malformed => Refusal::bad("malformed_token", error).param("token"),
+        HubTokenError::NotKept(_) => Refusal::internal(error),
+    }
 }
 
 fn let_go_refusal(error: LetGoError) -> Refusal {

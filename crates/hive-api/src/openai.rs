@@ -84,6 +84,10 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Find(FindError::Unfetched { .. }) => {
             return Refusal::new(StatusCode::BAD_GATEWAY, "model_not_fetched", error);
         }
+        // The hub refuses this owner, not the program that asks.
+        ServeError::Find(FindError::Denied { .. }) => {
+            return Refusal::new(StatusCode::BAD_GATEWAY, "model_denied", error);
+        }
         ServeError::Find(FindError::Several { .. } | FindError::SeveralFiles { .. }) => "several_models",
         ServeError::Plan { .. } => "no_plan",
         ServeError::TooFew { .. } => "too_few_machines",
@@ -92,6 +96,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Load(RingError::Stage { .. }) => {
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error);
         }
+        ServeError::Paused(_) => return Refusal::new(StatusCode::CONFLICT, "download_paused", error),
         ServeError::Stopping => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error),
     };
     Refusal::bad(code, error)

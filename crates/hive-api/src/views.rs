@@ -27,7 +27,7 @@ pub(crate) fn status_view(status: hive_node::Status) -> Status {
         answered_tokens,
         today,
         model,
-        loading,
+        loads,
     } = status;
     Status {
         id,
@@ -42,7 +42,8 @@ pub(crate) fn status_view(status: hive_node::Status) -> Status {
         answered_tokens,
         today,
         model,
-        loading,
+        loading: loads.first().cloned(),
+        loads,
     }
 }
 

@@ -88,6 +88,18 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_numbers_that_no_model_has_needs_no_more_than_its_files() {
+        let mut entry = Catalogue::built_in().entries.remove(0);
+        (entry.hidden, entry.vocabulary) = (i64::MAX as u64, i64::MAX as u64);
+        (entry.active_parameters, entry.kv_bytes_per_token) = (Some(i64::MAX as u64), u64::MAX);
+        for tied in [true, false] {
+            entry.tied_embeddings = tied;
+            let needs = entry.needs(&entry.variants[0]);
+            assert!(needs.layer_bytes + needs.embedding_bytes + needs.head_bytes <= entry.variants[0].bytes);
+        }
+    }
+
+    #[test]
     fn what_a_model_needs_is_what_its_files_have() {
         for entry in Catalogue::built_in().entries {
             for variant in &entry.variants {

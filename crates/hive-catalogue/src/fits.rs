@@ -101,17 +101,18 @@ fn missing(
     let by_sharing = (least_gb..=least_gb.saturating_add(TRIED_GB)).find_map(|gb| {
         let room = |machine: &Share| machine.most_bytes.saturating_sub(machine.shared_bytes);
         let may = machines.iter().enumerate().filter(|(_, machine)| room(machine) / GB >= gb);
-        let at = may.filter(|(at, _)| with_more(*at, gb * GB)).max_by_key(|(_, machine)| room(machine))?.0;
+        let at =
+            may.filter(|(at, _)| with_more(*at, gb.saturating_mul(GB))).max_by_key(|(_, machine)| room(machine))?.0;
         Some((gb, format!("share {gb} GB more on {}", machines[at].name)))
     });
     if let Some((gb, advice)) = by_sharing {
-        return (gb * GB, advice);
+        return (gb.saturating_mul(GB), advice);
     }
+    let missing_bytes = least_gb.saturating_mul(GB);
     let with_another = |gb: &&u64| {
         let share = shareable(**gb * GB);
-        share >= least_gb * GB && plan(&[shared, &[share]].concat()).is_some()
+        share >= missing_bytes && plan(&[shared, &[share]].concat()).is_some()
     };
-    let missing_bytes = least_gb * GB;
     match SOLD_GB.iter().find(with_another) {
         Some(gb) => (missing_bytes, format!("add a {} machine with {gb} GB", ordinal(machines.len() + 1))),
         None => (missing_bytes, format!("add machines that share {least_gb} GB together")),
@@ -211,6 +212,15 @@ mod tests {
         assert_eq!(advice(&[], 3), (4, "add a first machine with 8 GB".to_owned()));
         let (missing, words) = advice(&machines, 2000);
         assert_eq!((missing, words.as_str()), (1971, "add machines that share 1971 GB together"));
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_too_much_and_nothing_worse() {
+        let machines = [share("studio", 0, 30)];
+        let judged = judge(&machines, u64::MAX, &|_| None);
+        let Fit::NeedsMore { bytes, advice } = judged.fit else { panic!("{judged:?}") };
+        assert_eq!(bytes, u64::MAX);
+        assert!(advice.starts_with("add machines that share"), "{advice}");
     }
 
     #[test]

@@ -93,8 +93,9 @@ impl CatalogueEntry {
         let ends = if self.tied_embeddings { 1 } else { 2 };
         let layer_bytes = variant.bytes.saturating_sub(ends * end_bytes) / layers;
         let unread_share = self.active_parameters.map_or(0.0, |active| {
-            let in_layers = self.parameters.saturating_sub(ends * end_parameters).max(1) as f64;
-            1.0 - (active.saturating_sub(ends * end_parameters) as f64 / in_layers).clamp(0.02, 1.0)
+            let at_ends = end_parameters.saturating_mul(ends);
+            let in_layers = self.parameters.saturating_sub(at_ends).max(1) as f64;
+            1.0 - (active.saturating_sub(at_ends) as f64 / in_layers).clamp(0.02, 1.0)
         });
         Needs {
             layers: self.layers,

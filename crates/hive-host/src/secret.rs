@@ -28,6 +28,9 @@ pub trait SecretStore: Send + Sync {
 
     /// Writes a secret, replacing an older one.
     fn write(&self, name: &str, secret: &str) -> Result<(), SecretError>;
+
+    /// Removes a secret, if there is one.
+    fn remove(&self, name: &str) -> Result<(), SecretError>;
 }
 
 /// Files with mode 0600 in a folder.
@@ -60,6 +63,14 @@ impl SecretStore for FileSecrets {
     fn write(&self, name: &str, secret: &str) -> Result<(), SecretError> {
         let path = self.folder.join(name);
         crate::folders::write_private(&path, secret.as_bytes()).map_err(|error| SecretError::File { path, error })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), SecretError> {
+        let path = self.folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SecretError::File { path, error }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -103,6 +114,13 @@ impl SecretStore for Keychain {
     fn write(&self, name: &str, secret: &str) -> Result<(), SecretError> {
         self.entry(name)?.set_password(secret).map_err(refused)
     }
+
+    fn remove(&self, name: &str) -> Result<(), SecretError> {
+        match self.entry(name)?.delete_credential() {
+            Ok(()) | Err(keyring_core::Error::NoEntry) => Ok(()),
+            Err(error) => Err(refused(error)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +141,9 @@ mod tests {
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(secrets.read("key").unwrap_err().to_string().contains("chmod 600"));
+        secrets.remove("key").unwrap();
+        secrets.remove("key").unwrap();
+        assert_eq!(secrets.read("key").unwrap(), None);
     }
 
     #[test]

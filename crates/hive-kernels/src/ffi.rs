@@ -168,6 +168,13 @@ unsafe extern "C" {
         eps: f32,
         stream: mlx_stream,
     ) -> c_int;
+    pub(crate) fn hive_fused_gate(
+        out: *mut mlx_array,
+        gate_up: mlx_array,
+        width: c_int,
+        activation: c_int,
+        limit: f32,
+    ) -> c_int;
     pub(crate) fn hive_gate(out: *mut mlx_array, gate_up: mlx_array, activation: c_int, stream: mlx_stream) -> c_int;
     pub(crate) fn hive_attention(
         out: *mut mlx_array,

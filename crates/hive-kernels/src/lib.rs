@@ -111,6 +111,15 @@ fn gate(gate_up: &Array, activation: Activation) -> Result<Array, KernelError> {
     build(|out, stream| unsafe { ffi::hive_gate(out, gate_up.as_ptr(), activation.code(), stream) })
 }
 
+/// What gate and up become, for rows of gate followed by up, `[…, 2w] -> […, w]`, of any float type. MLX computes it, and
+/// on a GPU as one kernel.
+pub fn fused_gate(gate_up: &Array, activation: Activation) -> Result<Array, KernelError> {
+    require(gate_up.ndim() > 0 && gate_up.dim(-1) % 2 == 0, "fused_gate: the width is odd")?;
+    let (width, code, limit) = (gate_up.dim(-1) / 2, activation.code(), activation.limit());
+    // SAFETY: a valid handle, and half its width.
+    receive(|out| unsafe { ffi::hive_fused_gate(out, gate_up.as_ptr(), width, code, limit) })
+}
+
 /// Where the keys and values of an attention layer come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvSource {

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use hive_kernels::{
-    Affine, AttentionShape, Format, HeadWeights, KvBuffers, KvSource, LayerWeights, Layout, PackedMatrix, Packing,
-    Scaling, SessionRows,
+    Activation, Affine, AttentionShape, Format, HeadWeights, KvBuffers, KvSource, LayerWeights, Layout, PackedMatrix,
+    Packing, Scaling, SessionRows,
 };
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
@@ -289,6 +289,32 @@ fn norm_and_activation_agree_with_mlx() {
     assert_eq!(values(&hive_kernels::geglu(&x).unwrap()), [45_000.0; 16]);
     let x = Array::from_slice(&[[-3e14f32; 16], [1.5; 16]].concat(), &[1, 32]);
     assert!(values(&hive_kernels::geglu(&x).unwrap()).iter().all(|value| value.abs() < 1e-20));
+}
+
+#[test]
+fn what_is_fused_is_what_stands_alone() {
+    let _alone = alone();
+    let rows = Array::from_slice(&Numbers(5).floats(3 * 64), &[3, 64]);
+    let (gate, up) = (rows.index((.., ..32)), rows.index((.., 32..)));
+    let number = Array::from_f32;
+    let silu = &gate * mlx_rs::ops::sigmoid(&gate).unwrap() * &up;
+    let inner =
+        (&gate + gate.power(number(3.0)).unwrap() * number(0.044_715)) * number((2.0 / std::f32::consts::PI).sqrt());
+    let gelu = &gate * number(0.5) * (mlx_rs::ops::tanh(&inner).unwrap() + number(1.0)) * &up;
+    let limit = 0.4;
+    let below = mlx_rs::ops::minimum(&gate, number(limit)).unwrap();
+    let within = mlx_rs::ops::clip(&up, (-limit, limit)).unwrap();
+    let clamped = &below * mlx_rs::ops::sigmoid(&below * number(1.702)).unwrap() * (within + number(1.0));
+    for (activation, expected) in
+        [(Activation::Silu, silu), (Activation::Gelu, gelu), (Activation::Clamped(limit), clamped)]
+    {
+        // Twice: the second call uses what the first has compiled.
+        for _ in 0..2 {
+            let fused = values(&hive_kernels::fused_gate(&rows, activation).unwrap());
+            assert!(largest_difference(&fused, &values(&expected)) < 1e-6, "{activation:?}");
+        }
+    }
+    assert!(hive_kernels::fused_gate(&rows.index((.., ..33)), Activation::Silu).is_err(), "an odd width");
 }
 
 #[test]

@@ -18,6 +18,8 @@ const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_EXPERTS: usize = 4096;
 const MAX_VOCABULARY: usize = 1 << 24;
+/// Of a head. Every layer keeps a factor for each pair of its dimensions, and the widest real ones have 512.
+pub(crate) const MAX_HEAD_WIDTH: usize = 4096;
 /// Of a head of a recurrent state, and of their number.
 const MAX_STATE_WIDTH: usize = 4096;
 /// Of the rows and heads of latent attention.
@@ -161,7 +163,7 @@ impl ModelConfig {
         if !self.heads.is_multiple_of(self.kv_heads) {
             return value("the number of key-value heads", &self.kv_heads);
         }
-        if !self.head_dim.is_multiple_of(2) {
+        if !self.head_dim.is_multiple_of(2) || self.head_dim > MAX_HEAD_WIDTH {
             return value("the head size", &self.head_dim);
         }
         if !(self.rms_eps.is_finite() && self.rms_eps >= 0.0) {
@@ -199,6 +201,9 @@ impl LayerSpec {
     fn checked(&self) -> Result<(), ConfigError> {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
         match &self.mixer {
+            Mixer::Attention(attention) if attention.head_dim > MAX_HEAD_WIDTH => {
+                return value("the head size", &attention.head_dim);
+            }
             Mixer::Attention(attention) => attention.checked()?,
             Mixer::Latent(latent) => latent.checked()?,
             Mixer::Delta(delta) => delta.checked()?,
@@ -223,14 +228,22 @@ impl DenseSpec {
 impl ExpertsSpec {
     fn checked(&self) -> Result<(), ConfigError> {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
-        let Self { count, per_token, intermediate, shared, router, .. } = self;
+        let Self { count, per_token, intermediate, shared, router, activation, .. } = self;
         if *count == 0 || *count > MAX_EXPERTS {
             return value("the number of experts", count);
         }
         if *per_token == 0 || per_token > count {
             return value("the number of experts per token", per_token);
         }
-        if let Router::Sigmoid { groups, picked_groups, .. } = router {
+        if let Activation::Clamped { limit } = activation
+            && !(limit.is_finite() && *limit > 0.0)
+        {
+            return value("the limit of what experts compute", limit);
+        }
+        if let Router::Sigmoid { groups, picked_groups, scale, .. } = router {
+            if !(scale.is_finite() && *scale > 0.0) {
+                return value("the factor on the experts' shares", scale);
+            }
             if *groups == 0 || !count.is_multiple_of(*groups) {
                 return value("the number of groups of experts", groups);
             }
@@ -267,6 +280,14 @@ impl AttentionSpec {
                 && *share > 1.0
             {
                 return value("the share of rotated dimensions", share);
+            }
+            if *rotated == 0 {
+                return value("the number of rotated dimensions", rotated);
+            }
+            if let RopeScaling::Factors(factors) | RopeScaling::LongRope { factors, .. } = &rope.scaling
+                && factors.len() != rotated / 2
+            {
+                return value("the number of factors of the rotation", &factors.len());
             }
         }
         if *rotated > *head_dim || !rotated.is_multiple_of(2) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hive_text::split::PartName;
 use hive_text::template::{ChatTemplate, TemplateError};
 use hive_text::tokenizer::{Tokenizer, TokenizerError};
-use hive_text::{ends, regular};
+use hive_text::{ends, json, regular};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -121,7 +121,14 @@ impl ModelFiles {
             let factors = weights.vector("rope_freqs.weight", config.factored() / 2);
             let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
             // Dividing positions by a factor as well is the same as longer periods.
-            let linear = if let RopeScaling::Linear { factor } = config.rope.scaling { factor } else { 1.0 };
+            let linear = match config.rope.scaling {
+                RopeScaling::None => 1.0,
+                RopeScaling::Linear { factor } => factor,
+                _ => {
+                    let what = "rope_freqs.weight beside another scaling of the rotation".to_owned();
+                    return Err(refuse(ConfigError::Unsupported(what)));
+                }
+            };
             let factors = factors.to_f32().into_iter().map(|factor| factor * linear).collect();
             config.set_rope_factors(&RopeScaling::Factors(factors));
             config = config.checked().map_err(refuse)?;
@@ -147,8 +154,8 @@ impl ModelFiles {
         let mut config = ModelConfig::from_json(&json).map_err(refuse)?;
         let quantization = [&json["quantization"], &json["text_config"]["quantization"]];
         let quantization = quantization.into_iter().find(|table| !table.is_null()).unwrap_or(&Json::Null);
-        let table = QuantizationTable::from_json(quantization)
-            .map_err(|mode| refuse(ConfigError::Unsupported(format!("{mode} quantization"))))?;
+        let table =
+            QuantizationTable::from_json(quantization).map_err(|what| refuse(ConfigError::Unsupported(what)))?;
         // generation_config.json has end-of-turn tokens that config.json often lacks.
         let optional = |name: &str| {
             let file = path.join(name);
@@ -368,12 +375,7 @@ fn add_missing(to: &mut Json, from: Json) {
 fn read_json(path: &Path) -> Result<Json, OpenError> {
     let refuse = |why: String| OpenError::Json { path: path.to_owned(), why };
     let text = regular::read(path, MAX_JSON_BYTES).map_err(|error| refuse(error.to_string()))?;
-    // Some editors write a byte order mark, or UTF-16.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
-        return Err(refuse("it is encoded as UTF-16; save it as UTF-8".to_owned()));
-    }
-    serde_json::from_slice(text).map_err(|error| refuse(error.to_string()))
+    json::parse(&text).map_err(refuse)
 }
 
 #[cfg(test)]

@@ -197,9 +197,7 @@ fn is_finite_up_to(positions: usize, head: &[u8], activation: ActivationType, he
 
 impl PlainCache {
     fn zeros(heads: usize, positions: usize, head_dim: usize, dtype: Dtype) -> Result<Array, ComputeError> {
-        let zeros = Array::zeros::<f32>(&[1, heads as i32, positions as i32, head_dim as i32])?.as_dtype(dtype)?;
-        zeros.eval()?;
-        Ok(zeros)
+        Ok(mlx_rs::ops::zeros_dtype(&[1, heads as i32, positions as i32, head_dim as i32], dtype)?)
     }
 
     /// The keys and values of the first positions.

@@ -3,14 +3,18 @@
 //! Pure functions over plain numbers. Randomness is counter-based: the draw for a position depends only on (seed,
 //! position), so a session that moves to another machine continues with the same tokens.
 
+mod history;
 mod on_device;
+mod penalties;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use history::History;
 pub(crate) use on_device::Tokens;
+pub(crate) use penalties::Row;
 
 /// Sampling settings. The default is greedy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +69,14 @@ pub struct SamplingError {
 }
 
 impl Sampling {
+    /// Whether logits are changed before the choice.
+    pub(crate) fn adjusts(&self) -> bool {
+        !self.logit_bias.is_empty()
+            || self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+    }
+
     /// Checks the range of every setting.
     pub fn check(&self) -> Result<(), SamplingError> {
         let checks: [(&'static str, f32, bool, &'static str); 7] = [
@@ -152,8 +164,7 @@ fn adjusted<'a>(
     prompt: &[u32],
     answer: impl Iterator<Item = u32> + Clone,
 ) -> Cow<'a, [f32]> {
-    let counts_occurrences = settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0;
-    if settings.logit_bias.is_empty() && settings.repetition_penalty == 1.0 && !counts_occurrences {
+    if !settings.adjusts() {
         return Cow::Borrowed(logits);
     }
     let mut logits = logits.to_vec();
@@ -175,7 +186,7 @@ fn adjusted<'a>(
             *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
     }
-    if counts_occurrences {
+    if settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0 {
         let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
         for token in answer {
             *counts.entry(token).or_default() += 1.0;
@@ -189,31 +200,44 @@ fn adjusted<'a>(
     Cow::Owned(logits)
 }
 
+/// Tokens among which the cuts are looked for first.
+const FEW: usize = 256;
+
 /// Draws from the softmax at the temperature, cut by top-k, top-p and min-p in this order.
 fn draw(logits: &[f32], settings: &Sampling, uniform: f64) -> u32 {
-    let cut = settings.top_k > 0 || settings.top_p < 1.0 || settings.min_p > 0.0;
-    let mut candidates: Vec<u32> = if settings.top_k > 0 {
-        likeliest(logits, settings.top_k as usize)
-    } else if cut {
-        likeliest(logits, logits.len())
+    let best = logits[greedy(logits) as usize];
+    let weight = |id: u32| f64::from((logits[id as usize] - best) / settings.temperature).exp();
+    let most = if settings.top_k > 0 { (settings.top_k as usize).min(logits.len()) } else { logits.len() };
+    let candidates = if settings.top_p < 1.0 || settings.min_p > 0.0 {
+        // Above 1, nothing is cut.
+        let top_p = if settings.top_p < 1.0 { f64::from(settings.top_p) } else { 2.0 };
+        let all = || (0..logits.len() as u32).map(weight).sum();
+        let total: f64 =
+            if most < logits.len() { likeliest(logits, most).into_iter().map(weight).sum() } else { all() };
+        // Usually, few tokens are left, and sorting them all would take longer than everything else.
+        let mut count = most.min(FEW);
+        loop {
+            let mut candidates = likeliest(logits, count);
+            let mut sum = 0.0;
+            let last = candidates.iter().position(|&id| {
+                let weight = weight(id);
+                sum += weight;
+                // The likeliest has weight 1.
+                sum >= top_p * total || weight < f64::from(settings.min_p)
+            });
+            if last.is_none() && count < most {
+                count = most.min(count * FEW);
+                continue;
+            }
+            candidates.truncate(last.map_or(candidates.len(), |last| last + 1));
+            candidates.retain(|&id| weight(id) >= f64::from(settings.min_p));
+            break candidates;
+        }
+    } else if most < logits.len() {
+        likeliest(logits, most)
     } else {
         (0..logits.len() as u32).collect()
     };
-    let best = logits[greedy(logits) as usize];
-    let weight = |id: u32| f64::from((logits[id as usize] - best) / settings.temperature).exp();
-    let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
-    if settings.top_p < 1.0 {
-        let mut sum = 0.0;
-        let enough = candidates.iter().position(|&id| {
-            sum += weight(id);
-            sum >= f64::from(settings.top_p) * total
-        });
-        candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
-    }
-    if settings.min_p > 0.0 {
-        // The likeliest has weight 1.
-        candidates.retain(|&id| weight(id) >= f64::from(settings.min_p));
-    }
     let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
     let mut left = uniform * total;
     for &id in &candidates {

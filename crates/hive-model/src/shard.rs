@@ -19,7 +19,7 @@ use crate::files::ModelFiles;
 use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
 use crate::linear::Arithmetic;
-use crate::sampling::{Sampled, Sampling, Tokens, sample};
+use crate::sampling::{History, Row, Sampled, Sampling, Tokens, sample};
 use crate::span::Span;
 use crate::stage::Stage;
 
@@ -138,10 +138,32 @@ struct Session {
     position: usize,
     /// Tokens sampled here, with their positions; kept by the last stage for the penalties.
     answer: Vec<(usize, u32)>,
+    /// The same as a device needs it for penalties; made when it first does.
+    history: Option<History>,
     caches: Vec<LayerCache>,
 }
 
 impl Session {
+    fn new(options: SessionOptions, position: usize, answer: Vec<(usize, u32)>, caches: Vec<LayerCache>) -> Self {
+        Self { options, position, answer, history: None, caches }
+    }
+
+    /// Brings what penalties need up to the tokens that are known here.
+    fn follow_answer(&mut self) {
+        let SessionOptions { sampling, prompt, .. } = &self.options;
+        if self.history.is_none() {
+            self.history = History::new(sampling, prompt);
+        }
+        if let Some(history) = &mut self.history {
+            history.follow(self.answer.iter().map(|(_, token)| *token));
+        }
+    }
+
+    /// How the token for a position is sampled.
+    fn row(&self, position: usize) -> Row<'_> {
+        Row { settings: &self.options.sampling, position: position as u64, history: self.history.as_ref() }
+    }
+
     /// The last position up to this one that all layers can go back to.
     fn reachable(&self, position: usize) -> usize {
         let mut reached = position;
@@ -163,6 +185,8 @@ impl Session {
 
 /// What a batch computes.
 enum Computed {
+    /// Only what the caches hold.
+    Nothing,
     /// The hidden states of all rows.
     Hidden(Array),
     /// The logits of the slots that sample, in single precision.
@@ -237,7 +261,7 @@ impl Shard {
     pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
         let caches = self.stage.caches()?;
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
-        self.sessions.insert(session, Session { options, position: 0, answer, caches });
+        self.sessions.insert(session, Session::new(options, 0, answer, caches));
         Ok(())
     }
 
@@ -257,7 +281,7 @@ impl Shard {
         }
         let position = state.reachable(position);
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
-        self.sessions.insert(session, Session { options, position, answer, caches: state.caches });
+        self.sessions.insert(session, Session::new(options, position, answer, state.caches));
         Ok(position)
     }
 
@@ -422,25 +446,31 @@ impl Shard {
         let sampled: Vec<usize> =
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
         let result = if self.stage.samples() && !sampled.is_empty() {
-            let settings = batch.iter().zip(sessions.iter()).filter(|(slot, _)| slot.sample);
-            let settings: Vec<_> = settings
-                .map(|(slot, session)| (&session.options.sampling, (slot.position + slot.input.rows()) as u64))
-                .collect();
             let logits = self.stage.logits(&hidden, &sampled)?;
-            if !self.arithmetic.fast && settings.iter().all(|(settings, _)| settings.is_for_device()) {
-                Computed::Tokens(Tokens::sample(&logits, &settings)?)
+            let mut rows = batch.iter().zip(sessions.iter_mut()).filter(|(slot, _)| slot.sample).collect::<Vec<_>>();
+            if !self.arithmetic.fast && rows.iter().all(|(_, session)| session.options.sampling.is_for_device()) {
+                for (_, session) in &mut rows {
+                    session.follow_answer();
+                }
+                let rows: Vec<_> =
+                    rows.iter().map(|(slot, session)| session.row(slot.position + slot.input.rows())).collect();
+                Computed::Tokens(Tokens::sample(&logits, &rows, None)?)
             } else {
                 Computed::Logits(logits)
             }
+        } else if self.stage.samples() && !self.arithmetic.fast {
+            // Of a piece of a prompt, what the last layer makes of its rows is not computed: nobody reads it.
+            Computed::Nothing
         } else {
             Computed::Hidden(hidden)
         };
         let array = match &result {
-            Computed::Hidden(array) | Computed::Logits(array) => array,
-            Computed::Tokens(tokens) => tokens.arrays()[1],
+            Computed::Nothing => None,
+            Computed::Hidden(array) | Computed::Logits(array) => Some(array),
+            Computed::Tokens(tokens) => Some(tokens.arrays()[1]),
         };
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::eval(std::iter::once(array).chain(pending))?;
+        mlx_rs::transforms::eval(array.into_iter().chain(pending))?;
         Ok(result)
     }
 
@@ -452,6 +482,7 @@ impl Shard {
         sessions: &mut [Session],
     ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
         let mut outputs = match result {
+            Computed::Nothing => batch.iter().map(|_| Ok(Output::Nothing)).collect(),
             Computed::Hidden(_) if self.stage.samples() => batch.iter().map(|_| Ok(Output::Nothing)).collect(),
             Computed::Hidden(hidden) => self.hidden_outputs(batch, hidden)?,
             Computed::Logits(logits) => self.sampled_outputs(batch, logits, sessions)?,

@@ -20,7 +20,7 @@ pub use gguf::Gguf;
 pub use matrix::FileMatrix;
 pub use safetensors::SafetensorsFolder;
 pub use tensor::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, to_f32};
-pub(crate) use tensor::{StoredTensor, TensorPlace};
+pub(crate) use tensor::{StoredTensor, TensorPlace, read_within};
 
 /// The source of a model's tensors.
 #[derive(Debug)]

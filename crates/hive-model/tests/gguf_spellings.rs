@@ -33,17 +33,17 @@ fn bytes(more: &[Vec<u8>]) -> Vec<u8> {
 type Tensor<'a> = (&'a str, u32, u64, &'a [u8]);
 
 fn with_tensors(more: &[Vec<u8>], tensors: &[Tensor<'_>]) -> Vec<u8> {
-    let mut entries = vec![
-        label("general.architecture", b"llama"),
-        integer("llama.block_count", 2),
-        integer("llama.embedding_length", 64),
-        integer("llama.feed_forward_length", 128),
-        integer("llama.attention.head_count", 4),
-        integer("llama.vocab_size", 100),
-        real("llama.attention.layer_norm_rms_epsilon", 1e-5),
-    ];
-    entries.extend_from_slice(more);
-    file(&entries, tensors)
+    file(&[small("llama"), more.to_vec()].concat(), tensors)
+}
+
+/// The metadata of a small model of any architecture.
+fn small(architecture: &str) -> Vec<Vec<u8>> {
+    let widths = [("block_count", 2), ("embedding_length", 64), ("feed_forward_length", 128), ("vocab_size", 100)];
+    let widths = widths.into_iter().chain([("attention.head_count", 4)]);
+    let mut entries = vec![label("general.architecture", architecture.as_bytes())];
+    entries.extend(widths.map(|(name, number)| integer(&format!("{architecture}.{name}"), number)));
+    entries.push(real(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 1e-5));
+    entries
 }
 
 fn file(entries: &[Vec<u8>], tensors: &[Tensor<'_>]) -> Vec<u8> {
@@ -70,14 +70,23 @@ fn opened(bytes: &[u8]) -> Result<ModelFiles, String> {
 }
 
 fn open(more: &[Vec<u8>]) -> Gguf {
+    open_bytes(&bytes(more))
+}
+
+fn open_bytes(bytes: &[u8]) -> Gguf {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    std::fs::write(&path, bytes(more)).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     Gguf::open(&path).unwrap()
 }
 
 fn config(more: &[Vec<u8>]) -> Result<ModelConfig, String> {
-    ModelConfig::from_gguf(&open(more)).map_err(|error| error.to_string())
+    config_of("llama", more)
+}
+
+fn config_of(architecture: &str, more: &[Vec<u8>]) -> Result<ModelConfig, String> {
+    let gguf = open_bytes(&file(&[small(architecture), more.to_vec()].concat(), &[]));
+    ModelConfig::from_gguf(&gguf).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -153,6 +162,10 @@ fn factors_of_single_periods_and_a_factor_of_all_positions_count_both() {
     for spelling in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
         assert_eq!(periods(&[real(spelling, 4.0)]), expected(4.0), "{spelling}");
     }
+    let yarn = [label("llama.rope.scaling.type", b"yarn"), real("llama.rope.scaling.factor", 4.0)];
+    let yarn = [&yarn[..], &[real("llama.context_length", 512.0)]].concat();
+    let message = opened(&with_tensors(&yarn, &[("rope_freqs.weight", 0, 8, &factors)])).unwrap_err();
+    assert!(message.contains("rope_freqs.weight beside another scaling"), "{message}");
     let damaged = [&0f32.to_le_bytes()[..], &factors[4..]].concat();
     assert!(opened(&with_tensors(&[], &[("rope_freqs.weight", 0, 8, &damaged)])).is_err());
 }
@@ -194,6 +207,48 @@ fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
     assert!(config(&[integer("llama.rope.dimension_count", 16)]).is_ok());
     let message = config(&[integer("llama.rope.dimension_count", 8)]).unwrap_err();
     assert!(message.contains("rotary embedding of only 8 of a head's 16"), "{message}");
+}
+
+#[test]
+fn only_architectures_that_compute_it_have_rotary_positions_on_a_part_of_each_head() {
+    for architecture in ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "gemma3", "mistral3"] {
+        let key = format!("{architecture}.rope.dimension_count");
+        let rotated = |count| config_of(architecture, &[integer(&key, count)]);
+        assert!(rotated(16).is_ok(), "{architecture}");
+        let message = rotated(8).unwrap_err();
+        assert!(message.contains("rotary embedding of only 8 of a head's 16"), "{architecture}: {message}");
+    }
+    let phi = |count| config_of("phi3", &[integer("phi3.rope.dimension_count", count)]);
+    assert!(phi(8).is_ok());
+    assert!(phi(0).unwrap_err().contains("the number of rotated dimensions = 0"));
+}
+
+#[test]
+fn a_factor_of_zero_on_the_experts_shares_is_none() {
+    let experts = [("expert_count", 8), ("expert_used_count", 2), ("expert_feed_forward_length", 32)];
+    let experts = experts.map(|(name, number)| integer(&format!("glm4moe.{name}"), number));
+    let scaled = |scale: f32| {
+        let more = [&experts[..], &[real("glm4moe.expert_weights_scale", scale)]].concat();
+        config_of("glm4moe", &more).map(|config| format!("{:?}", config.specs[1].network))
+    };
+    assert!(scaled(0.0).unwrap().contains("scale: 1.0"));
+    assert!(scaled(2.5).unwrap().contains("scale: 2.5"));
+    for scale in [f32::NAN, f32::INFINITY, -1.0] {
+        let message = scaled(scale).unwrap_err();
+        assert!(message.contains("the factor on the experts' shares ="), "{message}");
+    }
+}
+
+#[test]
+fn key_value_heads_may_be_written_for_each_layer_if_they_are_the_same() {
+    let each = |numbers: [i32; 2]| {
+        let items = numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+        let items = [&5u32.to_le_bytes()[..], &2u64.to_le_bytes(), &items].concat();
+        config(&[[text(b"llama.attention.head_count_kv"), 9u32.to_le_bytes().to_vec(), items].concat()])
+    };
+    assert_eq!(each([2, 2]).unwrap().kv_heads, 2);
+    let message = each([2, 4]).unwrap_err();
+    assert!(message.contains("layers with different numbers of key-value heads"), "{message}");
 }
 
 #[test]

@@ -201,6 +201,54 @@ fn a_session_that_was_carried_goes_on_with_the_same_bits() {
 }
 
 #[test]
+fn an_answer_with_penalties_runs_ahead_to_the_tokens_that_the_host_would_choose() {
+    let (_, _folder, files) = tiny();
+    let layers = 0..3;
+    let mut shard = Shard::load(&files, &ShardOptions { layers, compute: Compute::Plain }, |_| ()).unwrap();
+    let prompt = vec![1, 5, 9, 5, 2];
+    let penalties = Sampling {
+        repetition_penalty: 1.4,
+        presence_penalty: 0.3,
+        frequency_penalty: 0.2,
+        logit_bias: [(7, 0.5)].into(),
+        ..Sampling::default()
+    };
+    let of_host = Sampling { logprobs: Some(0), ..penalties.clone() };
+    let [ahead, host, free] = [1, 2, 3].map(SessionId);
+    let mut first = Vec::new();
+    for (session, sampling) in [(ahead, penalties), (host, of_host), (free, Sampling::default())] {
+        let options = SessionOptions { sampling, prompt: prompt.clone(), ..SessionOptions::default() };
+        shard.open(session, options).unwrap();
+        let Output::Token(sampled) = step(&mut shard, session, 0, Input::Tokens(prompt.clone())) else { panic!() };
+        first.push(sampled.token);
+    }
+    let decoded = |shard: &mut Shard, session, mut token: u32| {
+        let one = |position| {
+            let Output::Token(sampled) = step(shard, session, position, Input::Tokens(vec![token])) else { panic!() };
+            token = sampled.token;
+            token
+        };
+        (prompt.len()..prompt.len() + 20).map(one).collect::<Vec<_>>()
+    };
+    let expected = decoded(&mut shard, host, first[1]);
+    assert_ne!(expected, decoded(&mut shard, free, first[2]), "the penalties change nothing");
+
+    let slot = |position, token| Slot { session: ahead, position, input: Input::Tokens(vec![token]), sample: true };
+    let batch = [slot(prompt.len(), first[0])];
+    assert!(shard.can_run_ahead(&batch));
+    let mut running = shard.start(&batch).unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..20 {
+        let after = shard.start_after(&running).unwrap().unwrap();
+        let (_, _, output) = shard.finish(&running, |_| true).remove(0);
+        let Output::Token(sampled) = output.unwrap() else { panic!() };
+        tokens.push(sampled.token);
+        running = after;
+    }
+    assert_eq!(tokens, expected);
+}
+
+#[test]
 fn caches_that_do_not_fit_are_refused() {
     let (_, _folder, files) = tiny();
     let load = |compute| Shard::load(&files, &ShardOptions { layers: 0..3, compute }, |_| ()).unwrap();

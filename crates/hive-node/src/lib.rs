@@ -98,4 +98,4 @@ pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
 pub use hive_worker::{self as worker, mlx_library};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::options::NodeOptions;
-pub use node::{Node, Status};
+pub use node::{HubTokenError, Node, Status, hub_settings};

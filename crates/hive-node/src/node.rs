@@ -4,6 +4,7 @@
 //! and asks them. The node starts and stops them together, and applies the owner's settings.
 
 mod catalogue;
+mod hub_token;
 mod machine;
 mod machines;
 mod models;
@@ -20,6 +21,7 @@ use hive_stage::StageHost;
 use tokio::sync::watch;
 
 use crate::sharing::{Policy, Switches};
+pub use hub_token::{HubTokenError, hub_settings};
 pub use status::Status;
 
 /// This machine in the swarm. Clones share it.

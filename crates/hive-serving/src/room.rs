@@ -58,10 +58,11 @@ impl Room {
         let shares = |machines: &[Share]| {
             let forms = self.machines.iter().map(|machine| machine.profile.form);
             let profile = profile(needs, forms.clone());
+            let number_bytes = if forms.clone().any(|form| form == Form::Packed) { 4 } else { 2 };
             let wanted = Use {
                 context_tokens: context,
                 conversations: 1,
-                hidden_bytes: needs.hidden * if forms.clone().any(|form| form == Form::Packed) { 4 } else { 2 },
+                hidden_bytes: needs.hidden.saturating_mul(number_bytes),
             };
             let needed_bytes = bytes(&profile, context);
             judge(machines, needed_bytes, &|shared| self.plan(&profile, needed_bytes, shared, wanted))

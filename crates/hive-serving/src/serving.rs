@@ -6,15 +6,16 @@
 mod answering;
 mod by_hand;
 mod counting;
+mod fetches;
 mod idle;
 mod judge;
 mod loading;
+mod loads;
 mod moving;
 mod place;
 mod placements;
 mod restore;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +32,9 @@ use crate::openings::Openings;
 use crate::placed::{PlacedModel, Placements};
 use crate::tokenizer::KeptTokenizer;
 use crate::views::view;
+use fetches::Fetches;
 pub use loading::Layout;
+use loads::Loads;
 
 struct Loaded {
     wanted: ModelRequest,
@@ -72,12 +75,10 @@ struct Inner {
     /// Held while a model is placed and loaded, so that each is planned with the memory that the others leave, and is
     /// loaded once for everybody who asks. Requests for a model in memory do not wait for this.
     placing: AsyncMutex<()>,
-    /// Models for which machines are fetching layers, by digest: each is fetched once for everybody who asks.
-    fetches: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
+    fetches: Fetches,
+    loads: Loads,
     /// The model that people see: the one loaded last.
     latest: Mutex<Option<Ring>>,
-    /// The model being loaded.
-    loading: Mutex<Option<LoadingView>>,
     /// Models that were in memory when the node was killed, and are not restored yet.
     restoring: watch::Sender<Vec<PlacedModel>>,
     /// Manual plans.
@@ -99,9 +100,9 @@ impl Serving {
             on_disk: Mutex::new(placements.clone()),
             loaded: Mutex::default(),
             placing: AsyncMutex::default(),
-            fetches: Mutex::default(),
+            fetches: Fetches::default(),
+            loads: Loads::default(),
             latest: Mutex::default(),
-            loading: Mutex::default(),
             tokenizer: AsyncMutex::default(),
             restoring: watch::channel(placements.in_memory).0,
             by_hand: Mutex::new(placements.by_hand),
@@ -140,13 +141,15 @@ impl Serving {
             .map(view)
     }
 
-    /// The model being loaded, if any.
-    pub fn loading(&self) -> Option<LoadingView> {
-        self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The models that are being fetched or loaded, the one that began first first.
+    pub fn loads(&self) -> Vec<LoadingView> {
+        self.inner.loads.views()
     }
 
-    fn show_loading(&self, loading: Option<LoadingView>) {
-        *self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner) = loading;
+    /// Pauses the download of a model, for everybody who waits for it; `false` if it is not being downloaded. What has
+    /// arrived stays on the machines' disks.
+    pub fn pause_download(&self, name: &str) -> bool {
+        self.inner.fetches.pause(name)
     }
 
     fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {

@@ -5,13 +5,15 @@ pub(crate) mod held;
 pub(crate) mod message;
 mod sources;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hive_net::PeerId;
-use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space};
+use tokio::sync::Mutex as AsyncMutex;
+
+use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space, Token};
 
 pub use failure::FetchFailure;
 pub(crate) use sources::Sources;
@@ -28,9 +30,14 @@ pub(crate) struct Fetching {
     /// Held while room is made, so that two fetches do not count on the same.
     making_room: Mutex<()>,
     asks_hub: bool,
-    hub: OnceLock<Result<Hub, HubError>>,
-    /// The same without this owner's token.
-    hub_for_all: OnceLock<Result<Hub, HubError>>,
+    /// The token that this owner has given to HiveMind; without it, that of the environment counts.
+    token: Mutex<Option<Token>>,
+    /// The hub as this owner asks it. Opened when it is first asked, and again with another token.
+    hub: Mutex<Option<Opened>>,
+    /// The same without a token.
+    hub_for_all: OnceLock<Opened>,
+    /// By the key of a model's copy: held by the one who fetches its outline from the hub.
+    turns: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     /// Which machines this one has asked to hold layers of which model, by its digest; the latest last.
     given: Mutex<VecDeque<(PeerId, String)>>,
 }
@@ -44,8 +51,10 @@ impl Fetching {
             cap: Mutex::new(cap),
             making_room: Mutex::default(),
             asks_hub,
-            hub: OnceLock::new(),
+            token: Mutex::default(),
+            hub: Mutex::default(),
             hub_for_all: OnceLock::new(),
+            turns: Mutex::default(),
             given: Mutex::default(),
         }
     }
@@ -66,6 +75,8 @@ impl Fetching {
         mut remove: impl FnMut(&PartCopy) -> io::Result<()>,
     ) -> Result<Coming, FetchFailure> {
         let _making_room = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever fetches into the same copy brings some of it.
+        let needed = needed.saturating_sub(copy.pending());
         loop {
             let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
             let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
@@ -80,6 +91,22 @@ impl Fetching {
         }
     }
 
+    /// The turn of whoever fetches the outline of a model from the hub.
+    pub(crate) fn turn(&self, key: &str) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// Whether other copies would have to make room for `needed` bytes of a copy.
+    pub(crate) fn would_remove(&self, copy: &PartCopy, needed: u64, left: u64) -> bool {
+        let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(free) = self.store.room() else { return false };
+        let needed = needed.saturating_sub(copy.pending());
+        let leaving = self.store.leaving(needed, Space { free: free.saturating_sub(left), cap });
+        leaving.is_ok_and(|leaving| !leaving.is_empty())
+    }
+
     /// The store of parts.
     pub(crate) fn store(&self) -> &PartStore {
         &self.store
@@ -90,16 +117,32 @@ impl Fetching {
         self.store.at(path)
     }
 
+    /// Sets the token with which this owner asks the hub; `None` leaves it to the environment.
+    pub(crate) fn set_token(&self, token: Option<Token>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        *self.hub.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether this owner has given a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The hub, if it may be asked.
-    pub(crate) fn hub(&self) -> Option<Result<&Hub, &HubError>> {
-        let open = || Hub::from_environment(cache());
-        self.asks_hub.then(|| self.hub.get_or_init(open).as_ref())
+    pub(crate) fn hub(&self) -> Option<Opened> {
+        let open = || {
+            let environment = Settings::from_environment();
+            let own = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            opened(&Settings { token: own.or(environment.token.clone()), ..environment })
+        };
+        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asks_hub.then(|| hub.get_or_insert_with(open).clone())
     }
 
     /// The hub, asked as anybody may.
-    pub(crate) fn hub_for_all(&self) -> Option<Result<&Hub, &HubError>> {
-        let open = || Hub::new(cache(), &Settings { token: None, ..Settings::from_environment() });
-        self.asks_hub.then(|| self.hub_for_all.get_or_init(open).as_ref())
+    pub(crate) fn hub_for_all(&self) -> Option<Opened> {
+        let open = || opened(&Settings { token: None, ..Settings::from_environment() });
+        self.asks_hub.then(|| self.hub_for_all.get_or_init(open).clone())
     }
 
     /// Notes that a machine is asked to hold layers of a model, and may have its bytes.
@@ -116,6 +159,12 @@ impl Fetching {
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.iter().any(|(known, of)| *known == machine && of == digest)
     }
+}
+
+type Opened = Result<Arc<Hub>, HubError>;
+
+fn opened(settings: &Settings) -> Opened {
+    Hub::new(cache(), settings).map(Arc::new)
 }
 
 fn cache() -> PathBuf {

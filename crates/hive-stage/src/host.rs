@@ -28,7 +28,7 @@ use hive_audit::Visit;
 use hive_net::{Frame, Pace, PeerId};
 use hive_peers::{Changes, Local, Membership};
 use hive_protocol::{RingId, StageId};
-use hive_store::InUse;
+use hive_store::{InUse, Token};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
@@ -181,6 +181,17 @@ impl StageHost {
     /// Sets the most disk for fetched parts of models, in bytes. Nothing is removed before room is needed.
     pub fn limit_disk(&self, bytes: Option<u64>) {
         self.inner.fetching.limit(bytes);
+    }
+
+    /// Sets the token with which this owner asks the hub; `None` leaves it to the environment. Other machines are never asked
+    /// for anything in its name.
+    pub fn set_hub_token(&self, token: Option<Token>) {
+        self.inner.fetching.set_token(token);
+    }
+
+    /// Whether this owner has given a token.
+    pub fn has_hub_token(&self) -> bool {
+        self.inner.fetching.has_token()
     }
 
     /// Keeps the parts that a model is read from on the disk until the result is dropped. Touches files.

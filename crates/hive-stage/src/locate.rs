@@ -6,6 +6,7 @@ use hive_protocol::{ModelSource, UNUSABLE};
 use hive_worker::text::{Model, TextError};
 
 use crate::catalogue::Catalogue;
+use crate::fetching::FetchFailure;
 use crate::models::{named, open_at};
 use crate::runtime::aside;
 
@@ -25,6 +26,9 @@ pub(crate) enum NotLocated {
     /// Its files are not the ones that were meant.
     #[error("{UNUSABLE}")]
     AnotherVersion,
+    /// There is no room for it on the disk.
+    #[error("{0}")]
+    NoRoom(FetchFailure),
 }
 
 impl NotLocated {

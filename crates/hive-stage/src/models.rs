@@ -17,7 +17,7 @@ use crate::fetching;
 use crate::runtime::aside;
 use hive_protocol::ModelSource;
 pub use hive_protocol::{STARTER_FILE, starter_name};
-use hive_store::PartCopy;
+use hive_store::{HubError, PartCopy};
 use hive_text::split::PartName;
 use hive_worker::text::{Model, TextError};
 
@@ -73,6 +73,14 @@ pub enum FindError {
         name: String,
         /// What is in the way.
         why: String,
+    },
+    /// It is where models are from, and is not given to this owner: it wants a token, or another one.
+    #[error("{name} is not on this machine, and cannot be fetched: {why}")]
+    Denied {
+        /// The name as written.
+        name: String,
+        /// What the hub says.
+        why: HubError,
     },
 }
 

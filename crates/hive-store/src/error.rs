@@ -233,14 +233,18 @@ fn hint(did_you_mean: Option<&str>) -> String {
 }
 
 fn with_token(has_token: bool) -> &'static str {
-    if has_token { "try again with a token of the same account" } else { "set HF_TOKEN to a token of your account" }
+    if has_token {
+        "try again with a token of the same account"
+    } else {
+        "give HiveMind a token of your account: `hivemind models token`"
+    }
 }
 
 fn unauthorized(has_token: bool) -> &'static str {
     if has_token {
         "the token is not valid, or may not read this; make a new one at https://huggingface.co/settings/tokens"
     } else {
-        "set HF_TOKEN to a token that may, from https://huggingface.co/settings/tokens"
+        "give HiveMind a token that may, from https://huggingface.co/settings/tokens: `hivemind models token`"
     }
 }
 

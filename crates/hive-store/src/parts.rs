@@ -34,7 +34,7 @@ use std::time::Duration;
 use crate::cache::{LEFT_FREE, free};
 
 pub use blocks::BLOCK;
-pub use copy::{Coming, InUse, Known, PartCopy};
+pub use copy::{Coming, Confirming, InUse, Known, PartCopy};
 pub use manifest::{Manifest, ManifestError, ManifestFile, Origin};
 pub use space::{NoRoom, Space};
 

@@ -21,7 +21,8 @@ impl Token {
         can_be_sent.then(|| Self(text.to_owned()))
     }
 
-    pub(crate) fn secret(&self) -> &str {
+    /// For whoever keeps it, or sends it.
+    pub fn secret(&self) -> &str {
         &self.0
     }
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::tokenizer::{MAX_FILE_BYTES, is_marker};
+use crate::json::without_mark;
+use crate::tokenizer::{MAX_FILE_BYTES, check, is_marker};
 use crate::{Metadata, regular};
 
 /// Tokens that end a turn in well-known chat formats. In a vocabulary that has them, they are special tokens.
@@ -84,7 +85,7 @@ fn listed_tokens(tokenizer_config: &Json) -> Vec<Added> {
     listed.collect()
 }
 
-/// The same, plus those in `tokenizer.json`, and the token whose text is `eos` if it is in the vocabulary.
+/// The same, plus those in `tokenizer.json` if it is one, and the token whose text is `eos` if it is in the vocabulary.
 fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<Added>, Option<u32>) {
     #[derive(Deserialize)]
     struct File {
@@ -99,7 +100,12 @@ fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<
         vocab: Json,
     }
     let file = regular::read(&path.join("tokenizer.json"), MAX_FILE_BYTES).ok();
-    let file = file.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
+    let file = file.and_then(|bytes| {
+        let json = without_mark(&bytes);
+        // What is no tokenizer would only fill the memory.
+        check(json).ok()?;
+        serde_json::from_slice::<File>(json).ok()
+    });
     let Some(File { added_tokens, model: Model { vocab } }) = file else { return (listed, None) };
     listed.extend(added_tokens);
     let of_vocabulary = eos.and_then(|eos| match &vocab {
@@ -168,5 +174,18 @@ mod tests {
             assert_eq!(of_folder(folder.path(), &config), [2], "{vocabulary}");
             assert_eq!(of_folder(folder.path(), &json!({})), Vec::<u32>::new());
         }
+    }
+
+    #[test]
+    fn what_is_beyond_the_limits_of_a_tokenizer_is_not_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let ends = |count: usize| {
+            let added = json!([{ "id": 5, "content": "</s>", "special": true }]);
+            let tokenizer = json!({ "added_tokens": added, "model": { "vocab": vec!["a"; count] } });
+            std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+            of_folder(folder.path(), &json!({ "eos_token": "</s>" }))
+        };
+        assert_eq!(ends(10), [5]);
+        assert_eq!(ends((1 << 20) + 1), Vec::<u32>::new());
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod detokenizer;
 pub mod ends;
+pub mod json;
 pub mod metadata;
 pub mod reasoning;
 pub mod regular;

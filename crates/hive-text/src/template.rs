@@ -8,12 +8,13 @@
 //! `tokens`).
 //!
 //! Templates are untrusted. Limits apply to the source before it is parsed (`source`), to the computation by fuel and
-//! depth (`values`), and to the output (`MAX_RENDERED_BYTES`); the remaining recursion has a stack of its own.
+//! depth (`values`, `joined`), and to the output (`MAX_RENDERED_BYTES`); the remaining recursion has a stack of its own.
 
 mod conversation;
 mod dates;
 mod environment;
 mod error;
+mod joined;
 mod json;
 mod marks;
 mod methods;

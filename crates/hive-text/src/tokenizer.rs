@@ -19,9 +19,10 @@ use tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::deep::{on_deep_stack, quietly};
+use crate::json::without_mark;
 use crate::reasoning::is_mark;
 use crate::{Metadata, regular};
-pub(crate) use limits::MAX_FILE_BYTES;
+pub(crate) use limits::{MAX_FILE_BYTES, check};
 pub(crate) use markers::is_marker;
 use special::SpecialTokens;
 
@@ -74,7 +75,7 @@ impl Tokenizer {
         if regular::is_lfs_pointer(path) {
             return Err(refuse(regular::IS_LFS_POINTER.to_owned()));
         }
-        Self::from_json(&bytes).map_err(refuse)
+        Self::from_json(without_mark(&bytes)).map_err(refuse)
     }
 
     /// Builds the tokenizer described by a GGUF's metadata.
@@ -243,6 +244,14 @@ mod tests {
         std::fs::write(file.path(), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
         let message = Tokenizer::from_file(file.path()).unwrap_err().to_string();
         assert!(message.contains("Git LFS pointer") && message.contains("git lfs pull"), "{message}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let json = r#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}}"#;
+        std::fs::write(file.path(), "\u{feff}".to_owned() + json).unwrap();
+        assert_eq!(Tokenizer::from_file(file.path()).unwrap().encode("ba").unwrap(), [1, 0]);
     }
 
     #[test]

@@ -267,6 +267,35 @@ fn templates() -> Vec<(String, String)> {
     ] {
         all.push((name.to_owned(), source.to_owned()));
     }
+    // Nested lists, where a text is wanted.
+    for expression in [
+        "c | upper",
+        "c | lower",
+        "c | title",
+        "c | capitalize",
+        "c | trim",
+        "'a' | trim(c)",
+        "c | replace('a', 'b')",
+        "'a' | replace(c, 'b')",
+        "'a' | replace('a', c)",
+        "c | replace('a', 'b', 1)",
+        "'a' | replace('a', c, count=1)",
+        "c | indent",
+        "c | safe",
+        "c | escape",
+        "c | e",
+        "c | urlencode",
+        "[c] | map('upper') | list",
+        "c is startingwith('[')",
+        "'a' is endingwith(c)",
+        "raise_exception(c)",
+        "'x' ~ c",
+        "c ~ 'x'",
+        "('x' * 20000000) ~ ('x' * 20000000)",
+    ] {
+        let nested = "{% set a = [1] * 1000 %}{% set b = [a] * 1000 %}{% set c = [b] * 1000 %}{% set c = [c] * 1000 %}";
+        all.push((format!("nested lists: {expression}"), format!("{nested}{{{{ {expression} }}}}")));
+    }
     // Endless nesting in a namespace, and its uses.
     for (name, body) in [
         ("list", "{% set ns.x = [ns.x] %}"),

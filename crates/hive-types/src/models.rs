@@ -77,7 +77,8 @@ pub struct StageLayers {
     pub layers: [usize; 2],
 }
 
-/// A model by name: `POST /hive/v1/models/unload`, `DELETE /hive/v1/models`. Names contain slashes: no path parameter.
+/// A model by name: `POST /hive/v1/models/unload` and `/pause`, `DELETE /hive/v1/models`. Names contain slashes: no path
+/// parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelName {
     /// Its name.
@@ -136,6 +137,24 @@ pub struct PlannedStage {
     pub kv_bytes: u64,
     /// Fixed overhead in bytes.
     pub base_bytes: u64,
+}
+
+/// The token for the hub that models are fetched from: `GET /hive/v1/hub-token`. The token itself is told to nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HubToken {
+    /// Whether HiveMind was given one. It counts before that of the environment.
+    pub stored: bool,
+    /// Whether the environment has one, or `hf auth login` left one.
+    pub in_environment: bool,
+}
+
+/// A token as a person pasted it: `PUT /hive/v1/hub-token`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewHubToken {
+    /// The token.
+    pub token: String,
 }
 
 /// A text whose tokens are to be counted: `POST /hive/v1/models/tokens`.

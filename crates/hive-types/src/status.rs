@@ -34,8 +34,10 @@ pub struct Status {
     pub today: Vec<MachineWork>,
     /// The model in memory, if there is one.
     pub model: Option<ModelView>,
-    /// The model that is being loaded, if there is one.
+    /// The model that is being fetched or loaded, if there is one: the first of `loads`.
     pub loading: Option<LoadingView>,
+    /// All of them, the one that began first first.
+    pub loads: Vec<LoadingView>,
 }
 
 /// What a machine did on one day.

@@ -200,7 +200,7 @@ mod tests {
             found: Vec::new(),
             model: None,
             answered_tokens: 0.0,
-            loading: None,
+            loads: Vec::new(),
             discovery: None,
             update: Update::default(),
             notify: None,

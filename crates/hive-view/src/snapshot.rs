@@ -1,6 +1,6 @@
 //! The snapshot that the tray, the popover and the windows show, derived from the node's status. Pure.
 
-use hive_types::{Accent, Language, Look, Profile, Status};
+use hive_types::{Accent, Language, LoadingView, Look, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -53,8 +53,8 @@ pub struct Snapshot {
     pub found: Vec<Found>,
     /// The model in memory.
     pub model: Option<Model>,
-    /// The model being loaded.
-    pub loading: Option<Loading>,
+    /// The models being fetched or loaded, the one that began first first.
+    pub loads: Vec<Loading>,
     /// Tokens generated for answers given here since the start.
     #[specta(type = i32)]
     pub answered_tokens: f64,
@@ -184,13 +184,7 @@ pub fn snapshot(status: &Status, taste: Taste, update: Update) -> Snapshot {
                 .map(|stage| Stage { machine: stage.node.clone(), layers: layers(stage) })
                 .collect(),
         }),
-        loading: status.loading.as_ref().map(|loading| Loading {
-            name: loading.name.clone(),
-            layers: loading.layers as u32,
-            of: loading.of as u32,
-            fetched: loading.fetched_bytes as f64,
-            fetching: loading.fetching_bytes as f64,
-        }),
+        loads: status.loads.iter().map(load).collect(),
         answered_tokens: status.answered_tokens as f64,
         discovery: Some(status.discovery.clone()).filter(|discovery| discovery != "on" && discovery != "off"),
         update,
@@ -205,6 +199,16 @@ pub fn snapshot(status: &Status, taste: Taste, update: Update) -> Snapshot {
 const RECOMMENDED: f64 = 0.75;
 
 /// Sharing switched off by the owner is idle; anything else that prevents it is a pause.
+fn load(view: &LoadingView) -> Loading {
+    Loading {
+        name: view.name.clone(),
+        layers: view.layers as u32,
+        of: view.of as u32,
+        fetched: view.fetched_bytes as f64,
+        fetching: view.fetching_bytes as f64,
+    }
+}
+
 fn state(status: &Status, somebody_waits: bool) -> State {
     if somebody_waits {
         State::Attention
@@ -272,6 +276,7 @@ mod tests {
             today: vec![MachineWork { id: "other".to_owned(), answers: 2, tokens: 340 }],
             model: Some(model),
             loading: None,
+            loads: Vec::new(),
         }
     }
 

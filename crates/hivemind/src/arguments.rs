@@ -168,11 +168,27 @@ pub(crate) enum Models {
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
     },
+    /// Pause a download that a running node does, for everybody who waits for it
+    Pause {
+        /// Model name
+        model: String,
+    },
+    /// Resume a paused download, then load the model
+    Resume {
+        /// Model name
+        model: String,
+    },
     /// Unload a model and free its memory on every machine
     Unload {
         /// Model name, file, or folder
         #[arg(value_parser = parse_model)]
         model: String,
+    },
+    /// Give HiveMind a Hugging Face token for models whose licence you have accepted; it is read from standard input
+    Token {
+        /// Forget the token
+        #[arg(long)]
+        remove: bool,
     },
     /// Remove a downloaded model from this machine's disk
     Remove {

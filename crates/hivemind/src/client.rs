@@ -185,6 +185,10 @@ impl Client {
         self.send(self.request(reqwest::Method::POST, path).await?.json(body)).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.send(self.request(reqwest::Method::PUT, path).await?.json(body).timeout(REPLY_TIMEOUT)).await
+    }
+
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
         self.send(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(REPLY_TIMEOUT)).await
     }

@@ -3,10 +3,11 @@
 mod get;
 mod search;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk, StageLayers, Status};
+use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk, NewHubToken, StageLayers, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,18 +36,47 @@ pub(crate) async fn run(
         Models::Get { .. } | Models::Search { .. } => Ok(()),
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
+        Models::Pause { model } => {
+            let request = ModelName { model };
+            let _: Done = client.post("/hive/v1/models/pause", &request).await?;
+            output::line(format_args!(
+                "Paused the download of {0}. Resume it: hivemind models resume {0}",
+                request.model
+            ));
+            Ok(())
+        }
+        Models::Resume { model } => load(client, &model, None).await,
         Models::Unload { model } => {
             let request = ModelName { model };
             let _: Done = client.post("/hive/v1/models/unload", &request).await?;
             output::line(format_args!("Unloaded {}.", request.model));
             Ok(())
         }
+        Models::Token { remove } => token(client, remove).await,
         Models::Remove { model } => {
             let _: Done = client.delete("/hive/v1/models", &[("model", model.clone())]).await?;
             output::line(format_args!("Removed {model}."));
             Ok(())
         }
     }
+}
+
+async fn token(client: &Client, remove: bool) -> Result<(), Failure> {
+    if remove {
+        let _: Done = client.delete("/hive/v1/hub-token", &[]).await?;
+        output::line("Removed the Hugging Face token.");
+        return Ok(());
+    }
+    if std::io::stdin().is_terminal() {
+        output::note(
+            "Paste a token from https://huggingface.co/settings/tokens, then press Return. It is not shown again.",
+        );
+    }
+    let mut token = String::new();
+    std::io::stdin().read_line(&mut token).map_err(|error| Failure::new(format!("cannot read the token: {error}")))?;
+    let _: Done = client.put("/hive/v1/hub-token", &NewHubToken { token }).await?;
+    output::line("Downloads use this token from now on.");
+    Ok(())
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
@@ -108,12 +138,14 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
             }
             () = tokio::time::sleep(LOOK) => {
                 let status: Status = client.get("/hive/v1/status", &[]).await?;
-                if let Some(loading) = status.loading.as_ref().filter(|loading| loading.fetching_bytes > 0) {
+                // Another name for the same model may have been asked for.
+                let own = status.loads.iter().find(|loading| loading.name == model).or(status.loads.first());
+                if let Some(loading) = own.filter(|loading| loading.fetching_bytes > 0) {
                     let megabytes = |bytes: u64| (bytes / 1_000_000) as usize;
                     let of = megabytes(loading.fetching_bytes);
                     let what = || Progress::new(format!("Fetching {model}:"), of, "MB");
                     fetching.get_or_insert_with(what).set(megabytes(loading.fetched_bytes));
-                } else if let Some(loading) = status.loading {
+                } else if let Some(loading) = own {
                     fetching = None;
                     let what = || Progress::new(format!("Loading {model}:"), loading.of, "layers");
                     progress.get_or_insert_with(what).set(loading.layers);

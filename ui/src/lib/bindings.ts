@@ -822,8 +822,8 @@ export type Snapshot = {
 	found: Found[],
 	/**  The model in memory. */
 	model: Model | null,
-	/**  The model being loaded. */
-	loading: Loading | null,
+	/**  The models being fetched or loaded, the one that began first first. */
+	loads: Loading[],
 	/**  Tokens generated for answers given here since the start. */
 	answered_tokens: number,
 	/**  Why discovery of other machines is off, if it is. */

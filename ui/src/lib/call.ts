@@ -11,6 +11,11 @@ export async function call<T>(outcome: Promise<Outcome<T>>): Promise<T> {
   throw ended.error;
 }
 
+/** The code of a problem, if it has one. */
+export function code(problem: unknown): string | undefined {
+  return typeof problem === "object" && problem !== null && "code" in problem ? String(problem.code) : undefined;
+}
+
 /** What to say about a thrown value: the sentence for its code, or its own message. */
 export function why(problem: unknown): string {
   if (typeof problem === "object" && problem !== null && "message" in problem) {

@@ -1,11 +1,18 @@
 /** The models on this machine, for the model picker and the Models page. */
 
-import { why } from "./call";
+import type { Loading } from "./bindings";
+import { code, why } from "./call";
 import { type ModelOnDisk, node } from "./node";
 
 /** A message with file names in place of absolute paths. A path may contain spaces: it ends at a colon, or with the message. */
 export function withoutFolders(message: string): string {
   return message.replace(/(^|[\s"'(])\/(.*?)(?=: |$)/g, (_, before: string, path: string) => before + path.slice(path.lastIndexOf("/") + 1));
+}
+
+/** The load in progress of a model. One that was asked for by its repository has the name of a file in it. */
+export function loadOf(loads: Loading[], model: string): Loading | undefined {
+  const repository = model.split(/[@:]/)[0]?.toLowerCase();
+  return loads.find(({ name }) => name === model) ?? loads.find(({ name }) => name.toLowerCase().startsWith(`${repository}/`));
 }
 
 class Library {
@@ -18,6 +25,8 @@ class Library {
   /** The operation in progress on each model, by name. */
   busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
   problem = $state("");
+  /** Whether the problem is that the hub wants a token, or another one. */
+  denied = $state(false);
 
   async refresh(): Promise<void> {
     try {
@@ -30,28 +39,50 @@ class Library {
     }
   }
 
-  load(name: string): Promise<void> {
+  /** Loads a model, and gets it first where it is not here; returns whether it is in memory now. */
+  load(name: string): Promise<boolean> {
     return this.#change(name, "load", () => node.loadModel(name));
   }
 
-  unload(name: string): Promise<void> {
+  /** Pauses a download for everybody who waits for it. */
+  async pause(name: string): Promise<void> {
+    try {
+      await node.pauseDownload(name);
+    } catch (thrown) {
+      // It may have ended meanwhile.
+      if (code(thrown) !== "not_downloading") this.problem = why(thrown);
+    }
+  }
+
+  /** Whether loading this model resumes a download, since no other machine has what is missing here. */
+  resumes({ bytes, whole_bytes, also_on }: ModelOnDisk): boolean {
+    return whole_bytes !== null && bytes < whole_bytes && also_on.length === 0;
+  }
+
+  unload(name: string): Promise<boolean> {
     return this.#change(name, "unload", () => node.unloadModel(name));
   }
 
-  remove(name: string): Promise<void> {
+  remove(name: string): Promise<boolean> {
     return this.#change(name, "remove", () => node.removeModel(name));
   }
 
-  async #change(name: string, what: "load" | "unload" | "remove", change: () => Promise<unknown>): Promise<void> {
+  async #change(name: string, what: "load" | "unload" | "remove", change: () => Promise<unknown>): Promise<boolean> {
     this.problem = "";
+    this.denied = false;
     this.busy[name] = what;
+    let done = false;
     try {
       await change();
+      done = true;
     } catch (thrown) {
-      this.problem = why(thrown);
+      // Somebody wanted it so.
+      if (code(thrown) !== "download_paused") this.problem = why(thrown);
+      this.denied = code(thrown) === "model_denied";
     }
     this.busy[name] = undefined;
     await this.refresh();
+    return done;
   }
 }
 

@@ -12,6 +12,14 @@ export type CatalogueVariant = Required<Omit<given.CatalogueVariant, "fits">> & 
 export type CatalogueModel = Required<Omit<given.CatalogueModel, "variants">> & { variants: CatalogueVariant[] };
 export type CatalogueView = Required<Omit<given.CatalogueView, "models">> & { models: CatalogueModel[] };
 
+/** Which tokens there are for downloads. */
+export type HubToken = {
+  /** Whether HiveMind was given one. */
+  stored: boolean;
+  /** Whether the environment has one. */
+  in_environment: boolean;
+};
+
 /** A line of the log. */
 export type LogLine = {
   /** Time in UTC, in RFC 3339 format. */
@@ -68,6 +76,12 @@ export const node = {
   /** The models that could be fetched and match these words, the best match first. */
   catalogue: (search: string) => api.get<CatalogueView>(`/catalogue${query({ search: search || null })}`),
   loadModel: (model: string) => api.post("/models/load", { model }),
+  /** Pauses a download; loading the model resumes it. */
+  pauseDownload: (model: string) => api.post("/models/pause", { model }),
+  /** Which tokens there are for downloads; none is ever told. */
+  hubToken: () => api.get<HubToken>("/hub-token"),
+  setHubToken: (token: string) => api.put("/hub-token", { token }),
+  forgetHubToken: () => api.delete("/hub-token"),
   unloadModel: (model: string) => api.post("/models/unload", { model }),
   removeModel: (model: string) => api.delete(`/models${query({ model })}`),
   /** Plans a model's placement without loading it. */

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Fit } from "../lib/bindings";
 import { library } from "../lib/library.svelte";
+import { links } from "../lib/links.svelte";
 import { type CatalogueModel, node } from "../lib/node";
 import { speak } from "../lib/words";
 import { Backend, barriers, catalogueModel as model, onDisk, shown, variant } from "../testing";
@@ -214,7 +215,7 @@ describe("a model", () => {
     await fireEvent.click(m.getByRole("button", { name: "Get M, 8-bit" }));
     expect(m.getByRole<HTMLButtonElement>("button", { name: "Loading… M, 8-bit" }).disabled).toBe(true);
     expect(screen.queryByRole("progressbar")).toBeNull();
-    await rerender({ shown: { ...shown, loading: { name: "o/m-8bit", layers: 0, of: 30, fetched: 2e9, fetching: 8e9 } } });
+    await rerender({ shown: { ...shown, loads: [{ name: "o/m-8bit", layers: 0, of: 30, fetched: 2e9, fetching: 8e9 }] } });
     expect(screen.getAllByRole("progressbar")).toHaveLength(1);
     expect([screen.getByRole<HTMLProgressElement>("progressbar").value, screen.getByRole<HTMLProgressElement>("progressbar").max]).toEqual([2e9, 8e9]);
     expect(m.getByText("Fetching 2.0 GB of 8.0 GB")).toBeTruthy();
@@ -222,7 +223,7 @@ describe("a model", () => {
     await fireEvent.click(m.getByRole("button", { name: "Fewer sizes" }));
     expect(m.getByRole("progressbar")).toBeTruthy();
     expect(await barriers()).toEqual([]);
-    await rerender({ shown: { ...shown, loading: { name: "o/m-8bit", layers: 12, of: 30, fetched: 0, fetching: 0 } } });
+    await rerender({ shown: { ...shown, loads: [{ name: "o/m-8bit", layers: 12, of: 30, fetched: 0, fetching: 0 }] } });
     expect(m.getByText("12 of 30 layers")).toBeTruthy();
     answer([model("M", [small, { ...large, loaded: true }])]);
     backend.answers["GET /models"] = () => [onDisk("o/m-8bit", { loaded: true })];
@@ -244,6 +245,29 @@ describe("a model", () => {
     await fireEvent.click(m.getByRole("button", { name: "Load M, 4-bit" }));
     expect(backend.of("POST /models/load")).toEqual([{ model: "o/m" }]);
     expect(await m.findByText("There is no room for it")).toBeTruthy();
+  });
+});
+
+describe("a model that is not for everybody", () => {
+  it("asks for a token in place, and is got with it", async () => {
+    answer([model("M", [variant("o/m", 4e9, COMFORTABLE)])]);
+    backend.answers["GET /hub-token"] = () => ({ stored: false, in_environment: false });
+    const message = "o/m is only for those who have accepted its licence: accept it at https://huggingface.co/o/m, then give HiveMind a token";
+    backend.answers["POST /models/load"] = () => {
+      throw { code: "model_denied", message, hint: null };
+    };
+    const ask = vi.spyOn(links, "ask").mockReturnValue();
+    render(Catalogue, { shown });
+    const m = await card("M");
+    await fireEvent.click(m.getByRole("button", { name: "Get M, 4-bit" }));
+    await fireEvent.click(await m.findByRole("button", { name: "Open its page" }));
+    expect(ask).toHaveBeenCalledWith("https://huggingface.co/o/m");
+    await fireEvent.input(m.getByLabelText("Hugging Face token"), { target: { value: "hf_1" } });
+    expect(await barriers()).toEqual([]);
+    delete backend.answers["POST /models/load"];
+    await fireEvent.click(m.getByRole("button", { name: "Save token" }));
+    await waitFor(() => expect(backend.of("POST /models/load")).toHaveLength(2));
+    await waitFor(() => expect(m.queryByLabelText("Hugging Face token")).toBeNull());
   });
 });
 

@@ -218,7 +218,7 @@ describe("the model", () => {
     const page = await start();
     await ask("Hello?");
     expect(screen.queryByRole("progressbar")).toBeNull();
-    await page.rerender({ shown: { ...shown, loading } });
+    await page.rerender({ shown: { ...shown, loads: [loading] } });
     expect(screen.getByRole<HTMLProgressElement>("progressbar").value).toBe(1e9);
     expect(screen.getByText("owner/qwen")).toBeTruthy();
     node.write(chats.open.id, "Hi");

@@ -53,7 +53,7 @@ const shown: Snapshot = {
   found: [],
   model: { name: "Llama", bytes: 6e9, stages: [{ machine: "Studio", layers: [0, 18] }, { machine: "Mac mini", layers: [18, 30] }] },
   answered_tokens: 0,
-  loading: null,
+  loads: [],
   discovery: null,
   update: { kind: "unknown" },
   notify: null,

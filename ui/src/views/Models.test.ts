@@ -1,7 +1,8 @@
 import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import { library } from "../lib/library.svelte";
+import { node } from "../lib/node";
 import { Backend, barriers, onDisk, shown } from "../testing";
 import Models from "./Models.svelte";
 
@@ -12,7 +13,10 @@ beforeEach(() => {
   Object.assign(library, { models: [], unusable: [], read: false, problem: "" });
 });
 
-afterEach(cleanup);
+afterEach(() => {
+  cleanup();
+  vi.restoreAllMocks();
+});
 
 describe("models", () => {
   it("are loaded and unloaded, and say what went wrong", async () => {
@@ -36,6 +40,37 @@ describe("models", () => {
     await fireEvent.click(screen.getByRole("button", { name: "Delete…" }));
     await fireEvent.click(screen.getByRole("button", { name: "Delete" }));
     expect(backend.of("DELETE /models")).toEqual([{ model: "Qwen" }]);
+  });
+
+  it("that are being downloaded can be paused without an error, and resumed", async () => {
+    const part = onDisk("o/m", { bytes: 2e9, whole_bytes: 8e9 });
+    backend.answers["GET /models"] = () => [onDisk("Llama"), part];
+    let fail = (): void => {};
+    const paused = new Promise((_, no) => (fail = () => no({ code: "download_paused", message: "it was paused", hint: null })));
+    const load = vi.spyOn(node, "loadModel").mockReturnValue(paused);
+    const { rerender } = render(Models, { shown });
+    const m = within(await screen.findByRole("article", { name: "o/m" }));
+    await fireEvent.click(await m.findByRole("button", { name: "Resume" }));
+    expect(load).toHaveBeenCalledWith("o/m");
+    const view = { name: "o/m", layers: 0, of: 30, fetched: 2e9, fetching: 8e9 };
+    // Another model's progress stands beside that model.
+    await rerender({ shown: { ...shown, loads: [{ ...view, name: "Llama" }, view] } });
+    expect(screen.getAllByRole("progressbar")).toHaveLength(2);
+    await fireEvent.click(m.getByRole("button", { name: "Pause o/m" }));
+    expect(backend.of("POST /models/pause")).toEqual([{ model: "o/m" }]);
+    fail();
+    await rerender({ shown });
+    expect(await m.findByRole("button", { name: "Resume" })).toBeTruthy();
+    expect(screen.queryByRole("alert")).toBeNull();
+    // Once its layers are loaded, there is nothing to pause.
+    await rerender({ shown: { ...shown, loads: [{ ...view, fetching: 0 }] } });
+    expect(m.queryByRole("button", { name: "Pause o/m" })).toBeNull();
+  });
+
+  it("of which other machines have the rest are loaded, not resumed", async () => {
+    backend.answers["GET /models"] = () => [onDisk("o/m", { bytes: 2e9, whole_bytes: 8e9, also_on: ["Studio"] })];
+    render(Models, { shown });
+    expect(await screen.findByRole("button", { name: "Load" })).toBeTruthy();
   });
 
   it("say which size is the disk's and which the memory's", async () => {

@@ -65,7 +65,7 @@ const shown: Snapshot = {
   found: [{ id: "five", name: "Cellar", fingerprint: "d e f" }],
   model: { name: "Llama", bytes: 6e9, stages: [{ machine: "Studio", layers: [0, 18] }, { machine: "Mac mini", layers: [18, 30] }] },
   answered_tokens: 0,
-  loading: null,
+  loads: [],
   discovery: null,
   update: { kind: "unknown" },
   notify: null,
@@ -155,7 +155,7 @@ describe("the popover", () => {
   it("says what the model takes, and what there is", async () => {
     const { rerender } = render(Popover, { shown });
     expect(screen.getByText("Uses 6.0 GB; 28.0 GB available on 2 machines")).toBeTruthy();
-    await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30, fetched: 0, fetching: 0 } } });
+    await rerender({ shown: { ...shown, model: null, loads: [{ name: "Llama", layers: 3, of: 30, fetched: 0, fetching: 0 }] } });
     expect(screen.getByText(/3 of 30 layers/)).toBeTruthy();
   });
 

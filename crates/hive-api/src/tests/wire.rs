@@ -143,19 +143,19 @@ fn status() -> Status {
             copies: vec![stage("Attic", 20, 30)],
             bytes: 12 << 30,
         }),
-        loading: Some(LoadingView {
+        loads: vec![LoadingView {
             name: "owner/other".to_owned(),
             layers: 4,
             of: 32,
             fetched_bytes: 7,
             fetching_bytes: 9,
-        }),
+        }],
     }
 }
 
 #[test]
 fn what_the_node_says_of_itself_and_the_machines_is_written_as_ever() {
-    let alone = Status { peers: Vec::new(), model: None, loading: None, profile: Profile::default(), ..status() };
+    let alone = Status { peers: Vec::new(), model: None, loads: Vec::new(), profile: Profile::default(), ..status() };
     let notice = Notice { number: 5, peer: "k1".to_owned(), text: "Mini is in.".to_owned() };
     assert_golden("status", &views::status_view(status()));
     let alone = views::status_view(alone);

@@ -4,6 +4,7 @@ use hive_kernels::PackedMatrix;
 use mlx_rs::{Array, ops};
 
 use crate::config::{Activation, DenseSpec};
+use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, Projection};
 use crate::weights::{FileMatrix, TensorError, Weights};
@@ -88,13 +89,15 @@ pub(super) struct Gate {
     activation: Activation,
     intermediate: i32,
     fast: bool,
+    /// On a GPU, where each operation is a kernel of its own otherwise.
+    fused: bool,
 }
 
 impl Gate {
     pub(super) fn new(activation: Activation, intermediate: usize, arithmetic: Arithmetic) -> Self {
         let has_kernel = matches!(activation, Activation::Silu | Activation::Gelu);
         let suits = has_kernel && intermediate.is_multiple_of(hive_kernels::LANES);
-        Self { activation, intermediate: intermediate as i32, fast: arithmetic.fast && suits }
+        Self { activation, intermediate: intermediate as i32, fast: arithmetic.fast && suits, fused: is_gpu() }
     }
 
     /// `[…, 2 intermediate] -> […, intermediate]`.
@@ -102,6 +105,14 @@ impl Gate {
         if self.fast {
             let of_gelu = self.activation == Activation::Gelu;
             return Ok(if of_gelu { hive_kernels::geglu(gate_up)? } else { hive_kernels::swiglu(gate_up)? });
+        }
+        if self.fused {
+            let activation = match self.activation {
+                Activation::Silu => hive_kernels::Activation::Silu,
+                Activation::Gelu => hive_kernels::Activation::Gelu,
+                Activation::Clamped { limit } => hive_kernels::Activation::Clamped(limit),
+            };
+            return Ok(hive_kernels::fused_gate(gate_up, activation)?);
         }
         let mut parts = gate_up.split_at_indices(&[self.intermediate], -1)?;
         let (Some(up), Some(gate)) = (parts.pop(), parts.pop()) else {

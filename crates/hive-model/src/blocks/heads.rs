@@ -7,6 +7,7 @@ use mlx_rs::{Array, ops};
 
 use super::norm::{Norm, vector};
 use crate::config::{self, AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
+use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::Arithmetic;
@@ -272,8 +273,12 @@ impl Heads {
         let end = offset + n as usize;
         let Some(window) = self.shape.window.filter(|window| *window < end) else { return Ok((keys, values, None)) };
         let start = (offset + 1).saturating_sub(window) as i32;
-        let of = |all: Array| all.index((.., .., start.., ..));
-        let (keys, values) = (of(keys), of(values));
+        // For one token, CUDA's attention takes what begins within a larger array to begin with it, and reads beyond it.
+        let of = |all: Array| -> Result<Array, ComputeError> {
+            let within = all.index((.., .., start.., ..));
+            if n == 1 && is_gpu() { Ok(within.contiguous()?) } else { Ok(within) }
+        };
+        let (keys, values) = (of(keys)?, of(values)?);
         if n == 1 {
             return Ok((keys, values, None));
         }

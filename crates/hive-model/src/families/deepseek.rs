@@ -20,15 +20,15 @@ pub(super) fn glm4_moe_lite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result
 fn layers(config: &mut ModelConfig, keys: &Keys<'_>, eps: f32) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
     for (key, wanted) in [("scoring_func", "sigmoid"), ("topk_method", "noaux_tc")] {
-        if let Some(found) = keys.text(key).filter(|found| *found != wanted) {
+        if let Some(found) = keys.text(key)?.filter(|found| *found != wanted) {
             return Err(ConfigError::Unsupported(format!("{key} = {found}")));
         }
     }
-    let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(0);
+    let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count"))?.unwrap_or(0);
     let correction = format!("model.layers.{dense}.mlp.gate.e_score_correction_bias");
     if let Some(corrected) = keys.has_tensor(&correction) {
         // Older files do not say it.
-        match keys.number(("", "expert_gating_func")) {
+        match keys.number(("", "expert_gating_func"))? {
             Some(SIGMOID) => (),
             None if corrected => (),
             other => {
@@ -38,21 +38,25 @@ fn layers(config: &mut ModelConfig, keys: &Keys<'_>, eps: f32) -> Result<Vec<Lay
         }
     }
     // Of Mistral's models of this architecture.
-    if keys.real(("", "attention.temperature_scale")).is_some_and(|growth| growth != 0.0) {
+    if keys.real(("", "attention.temperature_scale"))?.is_some_and(|growth| growth != 0.0) {
         return Err(ConfigError::Unsupported("queries that grow with their position".to_owned()));
     }
     config.unused.layers = config.unused.layers.max(1);
     let rotated = keys.required(("qk_rope_head_dim", "rope.dimension_count"))?;
-    let unrotated = match keys.number(("", "attention.key_length_mla")).or_else(|| keys.number(("", KEYS))) {
+    let of_keys = match keys.number(("", "attention.key_length_mla"))? {
+        None => keys.number(("", KEYS))?,
+        width => width,
+    };
+    let unrotated = match of_keys {
         Some(of_keys) => of_keys.saturating_sub(rotated),
         None => keys.required(("qk_nope_head_dim", KEYS))?,
     };
-    let value_dim = match keys.number(("v_head_dim", "attention.value_length_mla")) {
+    let value_dim = match keys.number(("v_head_dim", "attention.value_length_mla"))? {
         Some(width) => width,
         None => keys.required(("v_head_dim", "attention.value_length"))?,
     };
     // YaRN also makes the scores grow.
-    let grown = match (keys.rope_number("mscale_all_dim"), keys.rope_number("factor")) {
+    let grown = match (keys.rope_number("mscale_all_dim")?, keys.rope_number("factor")?) {
         (Some(by), Some(factor)) if by != 0.0 && factor > 1.0 => 0.1 * by * factor.ln() + 1.0,
         _ => 1.0,
     };
@@ -62,13 +66,13 @@ fn layers(config: &mut ModelConfig, keys: &Keys<'_>, eps: f32) -> Result<Vec<Lay
         rotated,
         unrotated,
         value_dim,
-        query_rank: keys.number(("q_lora_rank", "attention.q_lora_rank")).filter(|rank| *rank > 0),
+        query_rank: keys.number(("q_lora_rank", "attention.q_lora_rank"))?.filter(|rank| *rank > 0),
         scale: (rotated as f32 + unrotated as f32).powf(-0.5) * grown * grown,
         rope: config.rope.clone(),
         eps,
     };
     let experts = experts(keys)?;
-    let step = keys.number(("moe_layer_freq", "")).unwrap_or(1).max(1);
+    let step = keys.number(("moe_layer_freq", ""))?.unwrap_or(1).max(1);
     let layer = |index: usize| {
         let mut layer = config.plain_layer(Mixer::Latent(latent.clone()));
         if index >= dense && index.is_multiple_of(step) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::keys::Keys;
+use super::keys::{Keys, real, text};
 use crate::config::{
     Activation, AttentionSpec, ConfigError, DenseSpec, ExpertsSpec, HeadNorms, KvSource, LayerInputsSpec, LayerSpec,
     ModelConfig, NetworkSpec, Norms, Rope, RopeScaling, Router,
@@ -11,25 +11,32 @@ use crate::config::{
 /// `gemma3_text`, and the text's part of `gemma3`.
 pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["gelu_pytorch_tanh"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
     config.ends.norms_from_one = true;
     // As bfloat16, in which the models were trained.
     config.ends.embedding = half::bf16::from_f32((config.hidden as f32).sqrt()).to_f32();
-    let window = keys.number(("sliding_window", "attention.sliding_window")).filter(|window| *window > 0);
-    let pattern = keys.number(("sliding_window_pattern", "attention.sliding_window_pattern")).unwrap_or(6).max(1);
-    let theta = keys.real(("rope_local_base_freq", "rope.freq_base_swa")).unwrap_or(10_000.0);
+    let window = keys.number(("sliding_window", "attention.sliding_window"))?.filter(|window| *window > 0);
+    let pattern = keys.number(("sliding_window_pattern", "attention.sliding_window_pattern"))?.unwrap_or(6).max(1);
+    let local = match keys.real(("rope_local_base_freq", "rope.freq_base_swa"))? {
+        Some(theta) => Rope { theta, scaling: RopeScaling::None },
+        None => sliding_rope(keys)?,
+    };
     // GGUF does not say it. Only that of the model of 27 billion weights, which has 62 layers, is not a head's width.
     let is_largest = matches!(keys, Keys::Gguf(..)) && config.layers == 62;
     let of_head = if is_largest { config.hidden / config.heads } else { config.head_dim };
-    let scalar = keys.real(("query_pre_attn_scalar", "")).unwrap_or(of_head as f32);
-    config.ends.soft_cap = keys.real(("", "final_logit_softcapping")).filter(|cap| *cap != 0.0);
-    let kinds = keys.kinds();
+    let scalar = keys.real(("query_pre_attn_scalar", ""))?.unwrap_or(of_head as f32);
+    config.ends.soft_cap = keys.real(("", "final_logit_softcapping"))?.filter(|cap| *cap != 0.0);
+    let kinds = keys.kinds()?;
+    if !kinds.is_empty() {
+        // Refuses other kinds, and another number of them.
+        keys.windows(config.layers)?;
+    }
     let slides = |index: usize| match kinds.get(index) {
         Some(kind) => *kind == "sliding_attention",
         None => !(index + 1).is_multiple_of(pattern),
     };
     let full = AttentionSpec { head_norms: HeadNorms::Each, scale: scalar.powf(-0.5), ..config.plain_attention() };
-    let rope = Some(Rope { theta, scaling: RopeScaling::None });
-    let sliding = AttentionSpec { rope, window, ..full.clone() };
+    let sliding = AttentionSpec { rope: Some(local), window, ..full.clone() };
     let network = DenseSpec { activation: Activation::Gelu, ..config.plain_network() };
     let layer = |index: usize| LayerSpec {
         norms: Norms::Around,
@@ -44,34 +51,39 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
 /// both, or experts.
 pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["gelu_pytorch_tanh"])?;
-    if keys.flag(("use_bidirectional_attention", "")) == Some(true)
-        || keys.text("use_bidirectional_attention") == Some("all")
+    // A yes or no, or for which tokens.
+    if let Keys::Json(json) = keys
+        && (json["use_bidirectional_attention"] == true || json["use_bidirectional_attention"] == "all")
     {
         return Err(ConfigError::Unsupported("attention to what comes later".to_owned()));
     }
-    let number = |name, left_out: usize| keys.unless_null(name, left_out as f64).unwrap_or(0.0) as usize;
+    let number =
+        |name, left_out: usize| Ok::<_, ConfigError>(keys.unless_null(name, left_out as f64)?.unwrap_or(0.0) as usize);
     config.ends.embedding = (config.hidden as f32).sqrt();
     config.ends.soft_cap =
-        keys.unless_null(("final_logit_softcapping", "final_logit_softcapping"), 30.0).map(|cap| cap as f32);
-    let input = Some(number(("hidden_size_per_layer_input", "embedding_length_per_layer_input"), 256))
+        keys.unless_null(("final_logit_softcapping", "final_logit_softcapping"), 30.0)?.map(|cap| cap as f32);
+    let input = Some(number(("hidden_size_per_layer_input", "embedding_length_per_layer_input"), 256)?)
         .filter(|width| *width > 0);
-    let vocabulary = keys.number(("vocab_size_per_layer_input", "")).unwrap_or(config.vocabulary);
+    let vocabulary = keys.number(("vocab_size_per_layer_input", ""))?.unwrap_or(config.vocabulary);
     config.ends.layer_inputs = input.map(|width| LayerInputsSpec { width, vocabulary });
 
     let slides = sliding(config, keys)?;
-    let window = keys.number(("sliding_window", "attention.sliding_window")).filter(|window| *window > 0);
+    let window = keys.number(("sliding_window", "attention.sliding_window"))?.filter(|window| *window > 0);
     let plain = AttentionSpec { head_norms: HeadNorms::Each, scale: 1.0, ..config.plain_attention() };
     let local =
         AttentionSpec { rope: Some(sliding_rope(keys)?), window, source: KvSource::NormedValues, ..plain.clone() };
-    let width = Some(number(("global_head_dim", "attention.key_length"), 512))
+    let width = Some(number(("global_head_dim", "attention.key_length"), 512)?)
         .filter(|width| *width > 0)
         .unwrap_or(config.head_dim);
     // GGUF says it by what there is.
     let full = slides.iter().position(|slides| !slides);
     let values = full.and_then(|full| keys.has_tensor(&format!("model.layers.{full}.self_attn.v_proj.weight")));
-    let is_joint = values.map_or_else(|| keys.flag(("attention_k_eq_v", "")) == Some(true), |has_values| !has_values);
+    let is_joint = match values {
+        None => keys.flag(("attention_k_eq_v", ""))? == Some(true),
+        Some(has_values) => !has_values,
+    };
     let of_full = full.and_then(|full| keys.of_layers("attention.head_count_kv")?.get(full).copied());
-    let kv_heads = of_full.or_else(|| keys.number(("num_global_key_value_heads", "")).filter(|_| is_joint));
+    let kv_heads = of_full.or(keys.number(("num_global_key_value_heads", ""))?.filter(|_| is_joint));
     let global = AttentionSpec {
         head_dim: width,
         rotated: width,
@@ -79,12 +91,13 @@ pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
         source: if is_joint { KvSource::Joint } else { KvSource::NormedValues },
         ..plain
     };
-    let first_shared = config.layers.saturating_sub(number(("num_kv_shared_layers", "attention.shared_kv_layers"), 20));
+    let first_shared =
+        config.layers.saturating_sub(number(("num_kv_shared_layers", "attention.shared_kv_layers"), 20)?);
     let widths = keys.of_layers("feed_forward_length");
-    let is_wide = keys.flag(("use_double_wide_mlp", "")) == Some(true)
+    let is_wide = keys.flag(("use_double_wide_mlp", ""))? == Some(true)
         || widths.is_some_and(|widths| widths.last().is_some_and(|last| *last == 2 * config.intermediate));
-    let has_experts = keys.flag(("enable_moe_block", "")) == Some(true)
-        || keys.number(("", "expert_count")).is_some_and(|count| count > 0);
+    let has_experts = keys.flag(("enable_moe_block", ""))? == Some(true)
+        || keys.number(("", "expert_count"))?.is_some_and(|count| count > 0);
     let experts = if has_experts { Some(experts(keys)?) } else { None };
     let layer = |index: usize| {
         let mut attention = if slides[index] { local.clone() } else { global.clone() };
@@ -118,9 +131,9 @@ pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
 
 /// Which layers have a window.
 fn sliding(config: &ModelConfig, keys: &Keys<'_>) -> Result<Vec<bool>, ConfigError> {
-    let kinds = keys.kinds();
+    let kinds = keys.kinds()?;
     if kinds.is_empty() {
-        let pattern = keys.number(("sliding_window_pattern", "")).unwrap_or(5).max(1);
+        let pattern = keys.number(("sliding_window_pattern", ""))?.unwrap_or(5).max(1);
         return Ok((0..config.layers).map(|index| !(index + 1).is_multiple_of(pattern)).collect());
     }
     // Refuses other kinds, and another number of them.
@@ -130,15 +143,15 @@ fn sliding(config: &ModelConfig, keys: &Keys<'_>) -> Result<Vec<bool>, ConfigErr
 
 /// The rotation of layers with a window.
 fn sliding_rope(keys: &Keys<'_>) -> Result<Rope, ConfigError> {
-    if let Some(theta) = keys.real(("", "rope.freq_base_swa")) {
+    if let Some(theta) = keys.real(("", "rope.freq_base_swa"))? {
         return Ok(Rope { theta, scaling: RopeScaling::None });
     }
-    let of_kind = |key| keys.rope_of_kind("sliding_attention", key);
-    if let Some(other) = of_kind("rope_type").and_then(Json::as_str).filter(|kind| *kind != "default") {
+    let parameters = keys.rope_of_kind("sliding_attention")?.unwrap_or(&Json::Null);
+    if let Some(other) = text(parameters, "rope_type")?.filter(|kind| *kind != "default") {
         return Err(ConfigError::Unsupported(format!("rope scaling {other}")));
     }
-    let theta = of_kind("rope_theta").and_then(Json::as_f64).unwrap_or(10_000.0);
-    Ok(Rope { theta: theta as f32, scaling: RopeScaling::None })
+    let theta = real(parameters, "rope_theta")?.unwrap_or(10_000.0);
+    Ok(Rope { theta, scaling: RopeScaling::None })
 }
 
 fn experts(keys: &Keys<'_>) -> Result<ExpertsSpec, ConfigError> {

@@ -12,7 +12,7 @@ pub(super) fn llama(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<Lay
     keys.has_activation(&["silu"])?;
     keys.rotates_whole_heads(config.head_dim)?;
     if let Keys::Gguf(..) = keys
-        && keys.number(("", "expert_count")).is_some_and(|count| count > 0)
+        && keys.number(("", "expert_count"))?.is_some_and(|count| count > 0)
     {
         return mixtral(config, keys);
     }
@@ -24,6 +24,7 @@ pub(super) fn llama(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<Lay
 /// `mixtral`: every network is a choice of two experts.
 pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
     let experts = ExpertsSpec {
         count: keys.required(("num_local_experts", "expert_count"))?,
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
@@ -45,9 +46,10 @@ pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 /// `smollm3`: every fourth layer has no positions.
 pub(super) fn smollm3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    let interval = keys.number(("no_rope_layer_interval", "")).unwrap_or(4).max(1);
+    keys.rotates_whole_heads(config.head_dim)?;
+    let interval = keys.number(("no_rope_layer_interval", ""))?.unwrap_or(4).max(1);
     // One number per layer: whether it has positions.
-    let has_rope = keys.numbers("no_rope_layers");
+    let has_rope = keys.numbers("no_rope_layers")?;
     let layer = |index: usize| {
         let mut attention = config.plain_attention();
         let rotates = has_rope.as_ref().and_then(|list| list.get(index)).map(|flag| *flag != 0);
@@ -62,13 +64,17 @@ pub(super) fn smollm3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 /// `granite`: factors on the embedding, the scores, the residual and the logits.
 pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
     // In GGUF, 0 stands for none.
-    let factor = |json, gguf| keys.real((json, gguf)).filter(|factor| *factor != 0.0);
-    config.ends.embedding = factor("embedding_multiplier", "embedding_scale").unwrap_or(1.0);
-    config.ends.logits = 1.0 / factor("logits_scaling", "logit_scale").unwrap_or(1.0);
+    let factor = |json, gguf, left_out: f32| {
+        let given = keys.real((json, gguf))?.filter(|factor| *factor != 0.0);
+        Ok::<_, ConfigError>(given.unwrap_or(left_out))
+    };
+    config.ends.embedding = factor("embedding_multiplier", "embedding_scale", 1.0)?;
+    config.ends.logits = 1.0 / factor("logits_scaling", "logit_scale", 1.0)?;
     let plain = config.plain_attention();
-    let scale = factor("attention_multiplier", "attention.scale").unwrap_or(plain.scale);
-    let residual = factor("residual_multiplier", "residual_scale").unwrap_or(1.0);
+    let scale = factor("attention_multiplier", "attention.scale", plain.scale)?;
+    let residual = factor("residual_multiplier", "residual_scale", 1.0)?;
     let layer = LayerSpec { residual, ..config.attending(AttentionSpec { scale, ..plain }) };
     Ok(vec![layer; config.layers])
 }
@@ -76,7 +82,7 @@ pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 /// `phi3`: joined matrices, and windows.
 pub(super) fn phi3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    let rotated = keys.rotated(config.head_dim);
+    let rotated = keys.rotated(config.head_dim)?;
     let network = DenseSpec { is_joined: true, ..config.plain_network() };
     let layer = |window| LayerSpec {
         network: NetworkSpec::Dense(network.clone()),
@@ -88,9 +94,10 @@ pub(super) fn phi3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<Laye
 /// `ministral3`: windows where the configuration has them, and queries that grow with their position.
 pub(super) fn ministral3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    let beta = keys.rope_number("llama_4_scaling_beta").filter(|beta| *beta != 0.0);
-    let context = keys.rope_number("original_max_position_embeddings").unwrap_or(8192.0);
-    let windows = if keys.kinds().is_empty() { vec![None; config.layers] } else { keys.windows(config.layers)? };
+    keys.rotates_whole_heads(config.head_dim)?;
+    let beta = keys.rope_number("llama_4_scaling_beta")?.filter(|beta| *beta != 0.0);
+    let context = keys.rope_number("original_max_position_embeddings")?.unwrap_or(8192.0);
+    let windows = if keys.kinds()?.is_empty() { vec![None; config.layers] } else { keys.windows(config.layers)? };
     let query_growth = beta.map(|beta| QueryGrowth { beta, context });
     let layer = |window| config.attending(AttentionSpec { window, query_growth, ..config.plain_attention() });
     Ok(windows.into_iter().map(layer).collect())
@@ -99,6 +106,7 @@ pub(super) fn ministral3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Ve
 /// `olmo2`: norms after each half instead of before, and over all queries and keys.
 pub(super) fn olmo2(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
     let attention = AttentionSpec { head_norms: HeadNorms::All, ..config.plain_attention() };
     let layer = LayerSpec { norms: Norms::After, ..config.attending(attention) };
     Ok(vec![layer; config.layers])

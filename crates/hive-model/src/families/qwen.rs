@@ -22,8 +22,9 @@ fn with_head_norms(
     head_norms: HeadNorms,
 ) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
     // The configurations name a window that hardly any model uses; without the key, none does.
-    let windows = match keys.flag(("use_sliding_window", "")) {
+    let windows = match keys.flag(("use_sliding_window", ""))? {
         Some(true) => keys.windows(config.layers)?,
         _ => vec![None; config.layers],
     };
@@ -34,7 +35,7 @@ fn with_head_norms(
 /// `qwen3_moe`: Qwen 3 with experts in most layers.
 pub(super) fn qwen3_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     let layers = qwen3(config, keys)?;
-    Ok(with_experts(layers, keys, &experts(keys, true)?))
+    with_experts(layers, keys, &experts(keys, true)?)
 }
 
 /// `qwen3_next`: gated delta nets in three of four layers, attention with a gate in the fourth, and experts beside one
@@ -44,7 +45,7 @@ pub(super) fn qwen3_next(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Ve
     let is_fused = matches!(keys, Keys::Json(_));
     let layers = delta_or_attention(config, keys, is_fused)?;
     let experts = ExpertsSpec { shared: Some(shared(keys)?), ..experts(keys, matches!(keys, Keys::Gguf(..)))? };
-    Ok(with_experts(layers, keys, &experts))
+    with_experts(layers, keys, &experts)
 }
 
 /// `qwen3_5`, the text's part: the same without experts.
@@ -56,14 +57,14 @@ pub(super) fn qwen3_5(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 pub(super) fn qwen3_5_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     let layers = delta_or_attention(config, keys, false)?;
     let experts = ExpertsSpec { shared: Some(shared(keys)?), ..experts(keys, true)? };
-    Ok(with_experts(layers, keys, &experts))
+    with_experts(layers, keys, &experts)
 }
 
 fn delta_or_attention(config: &ModelConfig, keys: &Keys<'_>, is_fused: bool) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
     let value_heads = keys.required(("linear_num_value_heads", "ssm.time_step_rank"))?;
     // In GGUF, the width of all values.
-    let value_dim = match keys.number(("", "ssm.inner_size")) {
+    let value_dim = match keys.number(("", "ssm.inner_size"))? {
         Some(values) => values.checked_div(value_heads).unwrap_or(0),
         None => keys.required(("linear_value_head_dim", "ssm.inner_size"))?,
     };
@@ -72,17 +73,17 @@ fn delta_or_attention(config: &ModelConfig, keys: &Keys<'_>, is_fused: bool) -> 
         value_heads,
         key_dim: keys.required(("linear_key_head_dim", "ssm.state_size"))?,
         value_dim,
-        taps: keys.number(("linear_conv_kernel_dim", "ssm.conv_kernel")).unwrap_or(4),
+        taps: keys.number(("linear_conv_kernel_dim", "ssm.conv_kernel"))?.unwrap_or(4),
         is_fused,
     };
     let attention = AttentionSpec {
         head_norms: HeadNorms::Each,
-        rotated: keys.rotated(config.head_dim),
+        rotated: keys.rotated(config.head_dim)?,
         is_gated: true,
         ..config.plain_attention()
     };
     // The kinds of layers that newer configurations also list follow from this number, as mlx-lm reads them.
-    let interval = keys.number(("full_attention_interval", "full_attention_interval")).unwrap_or(4).max(1);
+    let interval = keys.number(("full_attention_interval", "full_attention_interval"))?.unwrap_or(4).max(1);
     let recurrent = keys.flags_of_layers("attention.recurrent_layers").unwrap_or_default();
     let layer = |index: usize| {
         let attends = recurrent.get(index).map_or((index + 1).is_multiple_of(interval), |recurrent| !recurrent);
@@ -92,7 +93,7 @@ fn delta_or_attention(config: &ModelConfig, keys: &Keys<'_>, is_fused: bool) -> 
 }
 
 fn experts(keys: &Keys<'_>, normalized: bool) -> Result<ExpertsSpec, ConfigError> {
-    let normalized = keys.flag(("norm_topk_prob", "")).unwrap_or(normalized);
+    let normalized = keys.flag(("norm_topk_prob", ""))?.unwrap_or(normalized);
     Ok(ExpertsSpec {
         count: keys.required(("num_experts", "expert_count"))?,
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
@@ -112,13 +113,17 @@ fn shared(keys: &Keys<'_>) -> Result<SharedSpec, ConfigError> {
 }
 
 /// Puts experts into the layers that have them.
-fn with_experts(mut layers: Vec<LayerSpec>, keys: &Keys<'_>, experts: &ExpertsSpec) -> Vec<LayerSpec> {
-    let step = keys.number(("decoder_sparse_step", "")).unwrap_or(1).max(1);
-    let dense = keys.numbers("mlp_only_layers").unwrap_or_default();
+fn with_experts(
+    mut layers: Vec<LayerSpec>,
+    keys: &Keys<'_>,
+    experts: &ExpertsSpec,
+) -> Result<Vec<LayerSpec>, ConfigError> {
+    let step = keys.number(("decoder_sparse_step", ""))?.unwrap_or(1).max(1);
+    let dense = keys.numbers("mlp_only_layers")?.unwrap_or_default();
     for (index, layer) in layers.iter_mut().enumerate() {
         if !dense.contains(&index) && (index + 1).is_multiple_of(step) {
             layer.network = NetworkSpec::Experts(experts.clone());
         }
     }
-    layers
+    Ok(layers)
 }

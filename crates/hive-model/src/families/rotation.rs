@@ -2,62 +2,70 @@
 
 use serde_json::Value as Json;
 
-use super::keys::Keys;
+use super::keys::{Keys, flag, real, table, text};
 use crate::config::{ConfigError, Rope, RopeScaling};
 use crate::weights::Gguf;
 
 /// From `config.json`.
 pub(super) fn from_json(json: &Json, head_dim: usize) -> Result<Rope, ConfigError> {
     // Newer files have theta and scaling together in `rope_parameters`.
-    let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+    let older = table(json, "rope_scaling")?.unwrap_or(&Json::Null);
+    let parameters = table(json, "rope_parameters")?.unwrap_or(older);
     // By kind of layer; families that have several read the others.
-    let full = &parameters["full_attention"];
-    let parameters = if full.is_object() { full } else { parameters };
-    let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
-    let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
-    let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
-    let has_factor = parameters["factor"].as_f64().is_some_and(|factor| factor != 1.0);
-    let original = |otherwise: f32| real(parameters, "original_max_position_embeddings").unwrap_or(otherwise);
+    let parameters = table(parameters, "full_attention")?.unwrap_or(parameters);
+    let number = |key: &'static str| real(parameters, key);
+    let required = |key: &'static str| number(key)?.ok_or(ConfigError::Missing(key));
+    let theta = match real(json, "rope_theta")? {
+        None => number("rope_theta")?.unwrap_or(10_000.0),
+        Some(theta) => theta,
+    };
+    let kind = match text(parameters, "rope_type")? {
+        None => text(parameters, "type")?,
+        kind => kind,
+    };
+    let original = number("original_max_position_embeddings")?;
     let scaling = match kind {
-        None if has_factor => {
+        None if number("factor")?.is_some_and(|factor| factor != 1.0) => {
             return Err(ConfigError::Unsupported("rope scaling without a type".to_owned()));
         }
         None | Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
+        Some("linear") => RopeScaling::Linear { factor: required("factor")? },
         Some("proportional") => RopeScaling::Proportional {
-            share: real(parameters, "partial_rotary_factor").unwrap_or(1.0),
-            factor: real(parameters, "factor").unwrap_or(1.0),
+            share: number("partial_rotary_factor")?.unwrap_or(1.0),
+            factor: number("factor")?.unwrap_or(1.0),
         },
         Some("llama3") => RopeScaling::Llama3 {
-            factor: real(parameters, "factor")?,
-            low: real(parameters, "low_freq_factor").unwrap_or(1.0),
-            high: real(parameters, "high_freq_factor").unwrap_or(4.0),
-            original_context: original(8192.0),
+            factor: required("factor")?,
+            low: number("low_freq_factor")?.unwrap_or(1.0),
+            high: number("high_freq_factor")?.unwrap_or(4.0),
+            original_context: original.unwrap_or(8192.0),
         },
         Some("longrope" | "su") => {
             let factors = parameters["long_factor"].as_array().into_iter().flatten();
             let factors: Vec<f32> = factors.filter_map(Json::as_f64).map(|factor| factor as f32).collect();
-            let rotated = Keys::Json(json).rotated(head_dim);
-            if factors.len() != rotated / 2 {
+            let rotated = Keys::Json(json).rotated(head_dim)?;
+            if factors.len() != rotated / 2 || rotated > head_dim {
                 return Err(ConfigError::Value { key: "the number of long_factor", value: factors.len().to_string() });
             }
-            let own = |key: &'static str| real(json, key);
-            let original = own("original_max_position_embeddings").unwrap_or_else(|_| original(4096.0));
-            let grown = own("max_position_embeddings").unwrap_or(original) / original;
+            let original = match real(json, "original_max_position_embeddings")? {
+                None => original.unwrap_or(4096.0),
+                Some(original) => original,
+            };
+            let grown = real(json, "max_position_embeddings")?.unwrap_or(original) / original;
             let magnitude = if grown <= 1.0 { 1.0 } else { (1.0 + grown.ln() / original.ln()).sqrt() };
             RopeScaling::LongRope { factors, magnitude }
         }
         Some("yarn") => {
-            let factor = real(parameters, "factor")?;
+            let factor = required("factor")?;
             let grown = |by: f32| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
-            let (numerator, denominator) = (real(parameters, "mscale"), real(parameters, "mscale_all_dim"));
+            let (numerator, denominator) = (number("mscale")?, number("mscale_all_dim")?);
             RopeScaling::Yarn {
                 factor,
-                fast: real(parameters, "beta_fast").unwrap_or(32.0),
-                slow: real(parameters, "beta_slow").unwrap_or(1.0),
-                original_context: original(4096.0),
+                fast: number("beta_fast")?.unwrap_or(32.0),
+                slow: number("beta_slow")?.unwrap_or(1.0),
+                original_context: original.unwrap_or(4096.0),
                 magnitude: grown(numerator.unwrap_or(1.0)) / denominator.map_or(1.0, grown),
-                truncate: parameters["truncate"].as_bool().unwrap_or(true),
+                truncate: flag(parameters, "truncate")?.unwrap_or(true),
             }
         }
         Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
@@ -77,7 +85,10 @@ pub(super) fn from_gguf(gguf: &Gguf, architecture: &str, head_dim: usize) -> Res
     let is_long = |kind: Option<&str>| kind == Some("longrope") || kind.is_none() && architecture == "phi3";
     let scaling = match gguf.string(&format!("{architecture}.rope.scaling.type")) {
         kind if is_long(kind) && gguf.contains(LONG_FACTORS) => {
-            let rotated = Keys::Gguf(gguf, architecture).rotated(head_dim);
+            let rotated = Keys::Gguf(gguf, architecture).rotated(head_dim)?;
+            if rotated > head_dim {
+                return Err(ConfigError::Value { key: "rope.dimension_count", value: rotated.to_string() });
+            }
             let factors = gguf.vector(LONG_FACTORS, rotated / 2);
             let factors = factors.map_err(|error| ConfigError::Unsupported(error.to_string()))?.to_f32();
             return Ok(Rope { theta, scaling: RopeScaling::LongRope { factors, magnitude } });

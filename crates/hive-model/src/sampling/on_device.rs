@@ -5,6 +5,7 @@
 
 use mlx_rs::{Array, ops};
 
+use super::penalties::{Row, adjusted};
 use super::{Sampling, uniform};
 use crate::error::ComputeError;
 
@@ -27,10 +28,14 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Samples from logits `[n, vocabulary]`.
-    pub(crate) fn sample(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Self, ComputeError> {
-        let sampled = sampled(logits, rows)?;
-        let finite = logits.is_finite()?.all_axis(-1, false)?;
+    /// Samples from logits `[n, vocabulary]`. `before` is the step before, if its tokens are not read yet.
+    pub(crate) fn sample(logits: &Array, rows: &[Row<'_>], before: Option<&Self>) -> Result<Self, ComputeError> {
+        let adjusted = adjusted(logits, rows, before.map(|before| &before.sampled))?;
+        let settings: Vec<_> = rows.iter().map(|row| (row.settings, row.position)).collect();
+        let sampled = sampled(&adjusted, &settings)?;
+        // What is not finite stays so in a sum, and no model's logits are so large that their sum is not.
+        let sum = logits.sum_axis(-1, false)?;
+        let finite = sum.subtract(&sum)?.eq(Array::from_f32(0.0))?;
         let checked = ops::select(finite, &sampled, Array::from_slice(&[NOT_FINITE], &[1]))?;
         Ok(Self { sampled, checked })
     }
@@ -53,14 +58,9 @@ impl Tokens {
 }
 
 impl Sampling {
-    /// Whether [`sampled`] can sample with these settings: those that need earlier tokens, or report probabilities,
-    /// need the logits.
+    /// Whether [`sampled`] can sample with these settings: those that report probabilities need the logits.
     pub(crate) fn is_for_device(&self) -> bool {
         self.logprobs.is_none()
-            && self.logit_bias.is_empty()
-            && self.repetition_penalty == 1.0
-            && self.presence_penalty == 0.0
-            && self.frequency_penalty == 0.0
     }
 
     fn cuts(&self) -> bool {
@@ -200,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn logits_that_are_not_finite_give_no_token() {
+        let mut rows = [[0.5f32; 4]; 4];
+        (rows[1][2], rows[2][0], rows[3][3]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+        let logits = Array::from_slice(rows.as_flattened(), &[4, 4]);
+        let row = Row { settings: &Sampling::default(), position: 0, history: None };
+        let tokens = Tokens::sample(&logits, &[row; 4], None).unwrap();
+        assert_eq!(tokens.read().unwrap(), [Some(0), None, None, None]);
+    }
+
+    #[test]
     fn the_first_of_equals_is_the_likeliest() {
         let logits = Array::from_slice(&[1.0f32, 3.0, 3.0, 0.0], &[1, 4]);
         let tokens = sampled(&logits, &[(&Sampling::default(), 0)]).unwrap();
@@ -208,16 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_need_the_logits_are_not_for_the_device() {
-        assert!(with(|settings| settings.top_k = 3).is_for_device());
-        for change in [
-            (|settings: &mut Sampling| settings.logprobs = Some(0)) as fn(&mut Sampling),
-            |settings| settings.repetition_penalty = 1.1,
-            |settings| settings.presence_penalty = 0.1,
-            |settings| settings.frequency_penalty = 0.1,
-            |settings| settings.logit_bias = [(1, 1.0)].into(),
-        ] {
-            assert!(!with(change).is_for_device());
-        }
+    fn settings_that_report_probabilities_are_not_for_the_device() {
+        assert!(with(|settings| settings.repetition_penalty = 1.1).is_for_device());
+        assert!(!with(|settings| settings.logprobs = Some(0)).is_for_device());
     }
 }

@@ -52,7 +52,7 @@ impl Shard {
             return Err(ForwardError::Context { needed: position, limit: self.max_context });
         }
         let caches = self.stage.imported_caches(position, layers)?;
-        self.sessions.insert(session, Session { options, position, answer, caches });
+        self.sessions.insert(session, Session::new(options, position, answer, caches));
         Ok(())
     }
 }

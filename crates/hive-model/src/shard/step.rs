@@ -48,7 +48,7 @@ impl Shard {
     pub fn start(&mut self, batch: &[Slot]) -> Result<Step, ForwardError> {
         let x = self.input(&batch.iter().collect::<Vec<_>>())?;
         let rows = batch.iter().map(|slot| (slot.session, slot.position)).collect();
-        Ok(self.step(x, rows)?)
+        Ok(self.step(x, rows, None)?)
     }
 
     /// Starts the step after one that is under way. `None` if a session's context ends with that one.
@@ -58,12 +58,13 @@ impl Shard {
         }
         let x = self.stage.embed_sampled(step.tokens.next_input())?;
         let rows = step.rows.iter().map(|(session, position)| (*session, position + 1)).collect();
-        Ok(Some(self.step(x, rows)?))
+        Ok(Some(self.step(x, rows, Some(&step.tokens))?))
     }
 
-    fn step(&mut self, x: Array, rows: Vec<(SessionId, usize)>) -> Result<Step, ComputeError> {
+    /// `before` is the step before, if its tokens are not read yet.
+    fn step(&mut self, x: Array, rows: Vec<(SessionId, usize)>, before: Option<&Tokens>) -> Result<Step, ComputeError> {
         let mut taken: Vec<Session> = rows.iter().filter_map(|(session, _)| self.sessions.remove(session)).collect();
-        let tokens = self.lay(x, &rows, &mut taken);
+        let tokens = self.lay(x, &rows, &mut taken, before);
         for ((session, _), state) in rows.iter().zip(taken) {
             self.sessions.insert(*session, state);
         }
@@ -74,7 +75,14 @@ impl Shard {
     }
 
     /// Builds the step and hands it to the device.
-    fn lay(&self, x: Array, rows: &[(SessionId, usize)], sessions: &mut [Session]) -> Result<Tokens, ComputeError> {
+    fn lay(
+        &self,
+        x: Array,
+        rows: &[(SessionId, usize)],
+        sessions: &mut [Session],
+        before: Option<&Tokens>,
+    ) -> Result<Tokens, ComputeError> {
+        sessions.iter_mut().for_each(Session::follow_answer);
         let spans = rows.iter().zip(sessions.iter_mut()).enumerate();
         let mut spans: Vec<Span> = spans
             .map(|(row, ((_, offset), session))| Span {
@@ -86,8 +94,8 @@ impl Shard {
         let hidden = self.stage.forward(x, &mut spans)?;
         let logits = self.stage.logits(&hidden, &(0..rows.len()).collect::<Vec<_>>())?;
         let settings = rows.iter().zip(sessions.iter());
-        let settings: Vec<_> = settings.map(|((_, at), session)| (&session.options.sampling, *at as u64 + 1)).collect();
-        let tokens = Tokens::sample(&logits, &settings)?;
+        let settings: Vec<_> = settings.map(|((_, at), session)| session.row(at + 1)).collect();
+        let tokens = Tokens::sample(&logits, &settings, before)?;
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
         mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(pending))?;
         Ok(tokens)

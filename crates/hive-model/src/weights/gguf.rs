@@ -17,7 +17,6 @@ mod split;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
@@ -26,7 +25,7 @@ use crate::config::{ModelConfig, RopeScaling};
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
 
-use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace};
+use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace, read_within};
 use blocks::{BlockType, SUPPORTED};
 use header::TensorInfo;
 use order::{Layout, Order};
@@ -55,7 +54,9 @@ impl Gguf {
         let mut gguf = Self { files, metadata, tensors, spelling: Spelling::of(None), layout: Layout::default() };
         gguf.spelling = Spelling::of(gguf.string("general.architecture"));
         if let Some(architecture) = gguf.string("general.architecture") {
-            gguf.layout = Layout::of(architecture, |key| gguf.number(key));
+            // One for all layers, or one for each, which are then the same.
+            let first = |key: &str| gguf.numbers(key)?.integers().next().and_then(|first| u64::try_from(first).ok());
+            gguf.layout = Layout::of(architecture, |key| gguf.number(key).or_else(|| first(key)));
         }
         Ok(gguf)
     }
@@ -129,9 +130,9 @@ impl Gguf {
     fn order(&self, name: &str, info: &TensorInfo) -> Order {
         // Of each expert, its gate and then its up.
         if info.name.contains(GATES_AND_UPS) {
-            let of = info.shape.get(1).copied().unwrap_or_default();
-            let first = if self.spelling.stored(name).contains("ffn_up_exps") { of / 2 } else { 0 };
-            return Order::Part { first, each: (of / 2).max(1), of };
+            let each = (info.shape.get(1).copied().unwrap_or_default() / 2).max(1);
+            let first = if self.spelling.stored(name).contains("ffn_up_exps") { each } else { 0 };
+            return Order::Half { first, each };
         }
         self.layout.rows(name, info.shape.first().copied().unwrap_or_default())
     }
@@ -301,7 +302,11 @@ impl Gguf {
             "rope_factors_long.weight" | "rope_factors_short.weight" => {
                 matches!(config.rope.scaling, RopeScaling::LongRope { .. })
             }
-            _ => names::is_known(&self.spelling.ours(name), config),
+            _ => {
+                let ours = self.spelling.ours(name);
+                // By another name than that of the format, it would not be read.
+                names::is_known(&ours, config) && self.located(&ours) == name
+            }
         };
         self.tensors.keys().find(|name| !is_known(name)).cloned()
     }
@@ -319,11 +324,9 @@ impl Gguf {
 
     fn read(&self, info: &TensorInfo, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
         // The header's reader has checked that the tensor lies inside the file.
-        let mut bytes = vec![0; length as usize];
         let (path, file) = &self.files[info.part];
-        let read = file.read_exact_at(&mut bytes, info.start + offset);
-        read.map_err(|source| TensorError::Read { name: info.name.clone(), file: path.clone(), source })?;
-        Ok(bytes)
+        let read = read_within(file, info.start..info.start + info.bytes, offset, length);
+        read.map_err(|source| TensorError::Read { name: info.name.clone(), file: path.clone(), source })
     }
 }
 
@@ -340,30 +343,105 @@ fn unsupported(name: &str, block: BlockType) -> TensorError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
-    #[test]
-    fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
-        let layout = Layout { heads: Some((2, 1)), delta: None };
-        let mut stored = Gguf {
+    /// A file without a tensor.
+    fn empty(architecture: &str) -> Gguf {
+        Gguf {
             files: vec![(PathBuf::new(), tempfile::tempfile().unwrap())],
             metadata: BTreeMap::new(),
             tensors: BTreeMap::new(),
-            spelling: Spelling::of(Some("llama")),
-            layout,
+            spelling: Spelling::of(Some(architecture)),
+            layout: Layout::default(),
+        }
+    }
+
+    /// Adds a tensor at the beginning of the file.
+    fn add(gguf: &mut Gguf, name: &str, shape: &[usize]) {
+        let bytes = shape.iter().product::<usize>() as u64 * 4;
+        let (name, shape) = (name.to_owned(), shape.to_vec());
+        let info = TensorInfo { name: name.clone(), shape, block: BlockType::F32, part: 0, start: 0, bytes };
+        gguf.tensors.insert(name, info);
+    }
+
+    #[test]
+    fn gates_and_ups_in_one_tensor_have_twice_the_rows_of_each() {
+        let shape = |rows: usize| {
+            let mut gguf = empty("qwen3moe");
+            add(&mut gguf, "blk.0.ffn_gate_up_exps.weight", &[2, rows, 32]);
+            let of = |part: &str| {
+                gguf.matrix_format(&format!("model.layers.0.mlp.switch_mlp.{part}"), Some(2), 48, 32).map(drop)
+            };
+            of("gate_proj").and(of("up_proj")).map_err(|error| error.to_string())
         };
+        assert_eq!(shape(96), Ok(()));
+        for rows in [0, 1, 48, 64, 95, 97, 192] {
+            let why = shape(rows).unwrap_err();
+            assert!(why.contains(&format!("has shape [2, {rows}, 32], expected [2, 96, 32]")), "{why}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_beyond_the_end_of_a_tensor() {
+        let mut gguf = empty("llama");
+        gguf.files[0].1.write_all_at(&[7; 64], 0).unwrap();
+        add(&mut gguf, "output_norm.weight", &[8]);
+        let read = |offset, length| gguf.read_stored("model.norm.weight", offset, length);
+        assert_eq!(read(28, 4).unwrap(), [7; 4]);
+        for (offset, length) in [(28, 5), (0, 33), (32, 1), (u64::MAX, 2), (1, u64::MAX)] {
+            let why = read(offset, length).unwrap_err().to_string();
+            assert!(why.contains("the tensor has only 32 bytes"), "{why}");
+        }
+    }
+
+    #[test]
+    fn heads_that_are_written_for_each_layer_are_those_of_all() {
+        let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &0u64.to_le_bytes(), &3u64.to_le_bytes()].concat();
+        let mut entry = |key: &str, kind: u32, value: &[u8]| {
+            bytes.extend((key.len() as u64).to_le_bytes());
+            bytes.extend(key.as_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(value);
+        };
+        entry("general.architecture", 8, &[&5u64.to_le_bytes()[..], b"llama"].concat());
+        entry("llama.attention.head_count", 4, &4u32.to_le_bytes());
+        let each = [&5u32.to_le_bytes()[..], &2u64.to_le_bytes(), &2i32.to_le_bytes(), &2i32.to_le_bytes()];
+        entry("llama.attention.head_count_kv", 9, &each.concat());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&bytes, 0).unwrap();
+        assert_eq!(Gguf::open(file.path()).unwrap().layout.heads, Some((4, 2)));
+    }
+
+    #[test]
+    fn a_tensor_by_another_name_than_the_formats_is_not_known() {
+        let config = serde_json::json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+            "num_attention_heads": 4, "vocab_size": 100, "rms_norm_eps": 1e-5
+        });
+        let config = ModelConfig::from_json(&config).unwrap();
+        let unknown = |name: &str| {
+            let mut gguf = empty("llama");
+            add(&mut gguf, name, &[1]);
+            gguf.unknown(&config)
+        };
+        for name in ["blk.0.attn_q.weight", "blk.1.ffn_norm.weight", "output.weight", "rope_freqs.weight"] {
+            assert_eq!(unknown(name), None);
+        }
+        for name in ["model.layers.0.self_attn.q_proj.weight", "blk.0.mlp.gate_proj.weight", "lm_head.weight"] {
+            assert_eq!(unknown(name).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
+        let mut stored = empty("llama");
+        stored.layout = Layout { heads: Some((2, 1)), delta: None };
         let bytes: Vec<u8> = (0..8u8).flat_map(|number| f32::from(number).to_le_bytes()).collect();
         stored.files[0].1.write_all_at(&bytes, 0).unwrap();
         for name in ["blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.0.attn_v.bias"] {
-            let info = TensorInfo {
-                name: name.to_owned(),
-                shape: vec![8],
-                block: BlockType::F32,
-                part: 0,
-                start: 0,
-                bytes: 32,
-            };
-            stored.tensors.insert(name.to_owned(), info);
+            add(&mut stored, name, &[8]);
         }
         let read = |part: &str| stored.vector(&format!("model.layers.0.self_attn.{part}.bias"), 8).unwrap().to_f32();
         assert_eq!(read("q_proj"), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);

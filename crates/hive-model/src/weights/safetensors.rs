@@ -9,7 +9,6 @@ mod quantization;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -19,6 +18,7 @@ pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{
     Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace,
+    read_within,
 };
 use crate::config::ModelConfig;
 use crate::weights::block_floats::BlockFloat;
@@ -106,8 +106,10 @@ impl SafetensorsFolder {
 
     /// Whether convolutions lie as in Hugging Face's checkpoints, which are then not converted for MLX.
     pub(crate) fn has_original_convolutions(&self) -> bool {
-        let mut all = self.stored().into_iter().filter(|tensor| tensor.name.ends_with(".conv1d.weight"));
-        all.any(|tensor| tensor.shape.last() != Some(&1))
+        // Other parts, which hear, have convolutions of another kind.
+        let of_layers = |name: &str| name.starts_with("model.layers.") && name.ends_with(".linear_attn.conv1d.weight");
+        let mut all = self.tensors.iter().filter(|(name, _)| of_layers(name));
+        all.any(|(_, entry)| entry.shape.last() != Some(&1))
     }
 
     /// Reads one of `count` vectors of this length in one tensor.
@@ -136,18 +138,26 @@ impl SafetensorsFolder {
         let weight = format!("{name}.weight");
         let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
         let Some(Quantization { group_size, bits, mode }) = quantization else {
+            // What is not read beside the weights would change them.
+            let mut beside = ["scales", "biases"].into_iter().map(|part| format!("{name}.{part}"));
+            if let Some(part) = beside.find(|part| self.contains(part)) {
+                let found = format!("{:?} beside {part}", self.entry(&weight)?.dtype);
+                let supported = "plain numbers alone, or those that config.json says are quantized";
+                return Err(TensorError::Type { name: weight, found, supported });
+            }
             return Ok(MatrixFormat::Float(self.float_of(&weight, &shape(columns))?));
         };
         if let Some(kind) = mode.block_float() {
             return self.block_format(kind, &weight, (group_size, bits), columns, &shape);
         }
-        let suits = group_size > 0
+        let suits = matches!(group_size, 16 | 32 | 64 | 128)
             && matches!(bits, 2..=6 | 8)
             && columns.is_multiple_of(group_size)
             && (columns * bits).is_multiple_of(32);
         if !suits {
             let found = format!("{bits}-bit groups of {group_size} over {columns} columns");
-            return Err(TensorError::Type { name: weight, found, supported: "2 to 6 and 8 bits in whole groups" });
+            let supported = "2 to 6 and 8 bits in whole groups of 16, 32, 64 or 128";
+            return Err(TensorError::Type { name: weight, found, supported });
         }
         let entry = self.entry(&weight)?;
         expect(&weight, entry, &shape(columns * bits / 32))?;
@@ -273,10 +283,8 @@ impl SafetensorsFolder {
     fn read_part(name: &str, entry: &Entry, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
         // The header's reader has checked that the tensor lies inside the file.
         let (path, file) = &*entry.file;
-        let mut bytes = vec![0; length as usize];
-        let read = file.read_exact_at(&mut bytes, entry.start + offset);
-        read.map_err(|source| TensorError::Read { name: name.to_owned(), file: path.clone(), source })?;
-        Ok(bytes)
+        let read = read_within(file, entry.start..entry.start + entry.bytes, offset, length);
+        read.map_err(|source| TensorError::Read { name: name.to_owned(), file: path.clone(), source })
     }
 }
 
@@ -290,4 +298,110 @@ fn expect(name: &str, entry: &Entry, shape: &[usize]) -> Result<(), TensorError>
 fn wrong_type(name: &str, entry: &Entry) -> TensorError {
     let supported = "F32, F16, BF16, and U32 for quantized weights";
     TensorError::Type { name: name.to_owned(), found: format!("{:?}", entry.dtype), supported }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    /// A folder with one file of tensors, all zeros: names, types and shapes.
+    fn opened(tensors: &[(&str, &str, &[usize])], quantization: &Json) -> Result<SafetensorsFolder, String> {
+        let (mut header, mut end) = (serde_json::Map::new(), 0);
+        for (name, dtype, shape) in tensors {
+            let width = if ["F16", "BF16"].contains(dtype) { 2 } else { 4 };
+            let next = end + shape.iter().product::<usize>() * width;
+            header.insert((*name).to_owned(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [end, next] }));
+            end = next;
+        }
+        let header = Json::Object(header).to_string();
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; end]].concat();
+        of_bytes(&file, quantization)
+    }
+
+    fn of_bytes(file: &[u8], quantization: &Json) -> Result<SafetensorsFolder, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let table = QuantizationTable::from_json(quantization)?;
+        SafetensorsFolder::open(folder.path(), table).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn scales_that_would_not_be_read_are_refused() {
+        let plain = ("a.weight", "F16", &[2, 64][..]);
+        let read = |tensors: &[(&str, &str, &[usize])], quantization: Json| {
+            let folder = opened(tensors, &quantization).unwrap();
+            folder.matrix_format("a", None, 2, 64).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&[plain], json!(null)), Ok(MatrixFormat::Float(Float::F16)));
+        assert_eq!(read(&[plain], json!({ "bits": 4, "group_size": 64 })), Ok(MatrixFormat::Float(Float::F16)));
+        for part in ["a.scales", "a.biases"] {
+            let beside = [plain, (part, "F16", &[2, 1])];
+            for quantization in [json!(null), json!({ "bits": 4, "group_size": 64, "a": false })] {
+                let why = read(&beside, quantization).unwrap_err();
+                assert!(why.contains(&format!("a.weight has type F16 beside {part}")), "{why}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_are_those_that_kernels_have() {
+        let read = |group: usize| {
+            let (columns, groups) = (2 * group, [1, 2]);
+            let words = [1, columns * 4 / 32];
+            let tensors =
+                [("a.weight", "U32", &words[..]), ("a.scales", "F16", &groups[..]), ("a.biases", "F16", &groups[..])];
+            let folder = opened(&tensors, &json!({ "bits": 4, "group_size": group })).unwrap();
+            folder.matrix_format("a", None, 1, columns).map(drop).map_err(|error| error.to_string())
+        };
+        for group in [16, 32, 64, 128] {
+            assert_eq!(read(group), Ok(()));
+        }
+        for group in [8, 24, 96, 256] {
+            let why = read(group).unwrap_err();
+            assert!(
+                why.contains(&format!("4-bit groups of {group} over")) && why.contains("16, 32, 64 or 128"),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_convolutions_of_layers_say_whether_a_folder_is_converted() {
+        let is_original = |name: &str| opened(&[(name, "F32", &[8, 1, 4])], &json!(null)).unwrap();
+        assert!(is_original("model.layers.0.linear_attn.conv1d.weight").has_original_convolutions());
+        assert!(!is_original("audio_tower.layers.0.conv1d.weight").has_original_convolutions());
+        let converted = opened(&[("model.layers.0.linear_attn.conv1d.weight", "F32", &[8, 4, 1])], &json!(null));
+        assert!(!converted.unwrap().has_original_convolutions());
+    }
+
+    #[test]
+    fn headers_beyond_any_real_one_are_refused_in_a_short_sentence() {
+        let long = "a".repeat(1025);
+        let deep = [1; 9];
+        let many: Vec<String> = (0..=(1 << 17)).map(|number| number.to_string()).collect();
+        let many: Vec<_> = many.iter().map(|name| (name.as_str(), "F32", &[0][..])).collect();
+        assert!(opened(&[(&long[1..], "F32", &deep[1..])], &json!(null)).is_ok());
+        for (tensors, words) in [
+            (vec![(long.as_str(), "F32", &[1][..])], "the name of a tensor has 1025 bytes"),
+            (vec![("a", "F32", &deep[..])], "tensor a has 9 dimensions"),
+            (many, "it lists 131073 tensors; more than 131072 are not accepted"),
+        ] {
+            let why = opened(&tensors, &json!(null)).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+        let name = "b".repeat(1 << 20);
+        let header = json!({ name: { "dtype": "F32", "shape": [1], "data_offsets": [0, 8] } }).to_string();
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        let why = of_bytes(&file, &json!(null)).unwrap_err();
+        assert!(why.len() < 1000, "{} bytes", why.len());
+    }
+
+    #[test]
+    fn a_file_without_room_for_a_header_is_called_short() {
+        for bytes in [0, 3, 7] {
+            let why = of_bytes(&vec![0; bytes], &json!(null)).unwrap_err();
+            assert!(why.contains(&format!("has only {bytes} bytes: it is truncated")), "{why}");
+        }
+    }
 }

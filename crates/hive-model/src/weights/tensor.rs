@@ -1,6 +1,8 @@
 //! Tensors, plain and quantized, in memory and in files; and why one cannot be read.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::packing::unpack;
@@ -209,6 +211,21 @@ pub(crate) struct TensorPlace<'a> {
     pub(crate) file: &'a Path,
     /// Offsets in the file.
     pub(crate) bytes: Range<u64>,
+}
+
+/// Reads bytes of a tensor, which lies at this place in a file, from an offset in it on.
+///
+/// # Errors
+/// Reading failed, or the tensor has fewer bytes: what follows it is another's.
+pub(crate) fn read_within(file: &File, place: Range<u64>, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
+    let bytes = place.end - place.start;
+    if offset.checked_add(length).is_none_or(|end| end > bytes) {
+        let why = format!("{length} bytes are wanted from {offset} on, and the tensor has only {bytes} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, why));
+    }
+    let mut read = vec![0; length as usize];
+    file.read_exact_at(&mut read, place.start + offset)?;
+    Ok(read)
 }
 
 /// The storage format of a matrix.

@@ -67,6 +67,12 @@ impl Node {
         self.serving().load_model_by_hand(name, stages).await
     }
 
+    /// Pauses the download of a model, for everybody who waits for it; `false` if it is not being downloaded. Loading the
+    /// model resumes it.
+    pub fn pause_download(&self, name: &str) -> bool {
+        self.serving().pause_download(name)
+    }
+
     /// Frees the memory that a model takes, on every machine.
     pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
         self.serving().unload_model(name).await

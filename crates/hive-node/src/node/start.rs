@@ -65,6 +65,7 @@ impl Node {
         };
         let node = Self { inner: Arc::new(inner) };
         node.look();
+        node.read_hub_token();
         node.member().run(&node.host().local(), incoming);
         node.run(is_unmeasured, knows_its_disk);
         if discover {

@@ -38,8 +38,8 @@ pub struct Status {
     pub today: Vec<MachineWork>,
     /// The loaded model, if any.
     pub model: Option<ModelView>,
-    /// The model being loaded, if any.
-    pub loading: Option<LoadingView>,
+    /// The models being fetched or loaded, the one that began first first.
+    pub loads: Vec<LoadingView>,
 }
 
 impl Node {
@@ -62,7 +62,7 @@ impl Node {
             answered_tokens: host.answered_tokens(),
             today: member.today().into_iter().map(work).collect(),
             model: serving.view(),
-            loading: serving.loading(),
+            loads: serving.loads(),
         }
     }
 }

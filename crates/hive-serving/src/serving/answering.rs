@@ -57,14 +57,18 @@ impl Serving {
 
     /// The model of this request. If machines fail while they fetch or load it, it is placed without them.
     pub(crate) async fn model_with_retries(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
-        let mut attempt = 1;
+        let mut failures = Vec::new();
         loop {
             match self.model(wanted).await {
-                Err(ServeError::Load(error)) if attempt < ATTEMPTS && !error.is_the_models() => {
+                Err(ServeError::Load(error)) if failures.len() + 1 < ATTEMPTS && !error.is_the_models() => {
                     tracing::info!("the model is loaded again: {error}");
-                    attempt += 1;
+                    failures.push(error);
                     // Long enough to detect that a machine has left.
                     tokio::time::sleep(PAUSE).await;
+                }
+                // There may be no plan without the machine that failed. Why it failed says more than that it is left out.
+                Err(error @ (ServeError::Plan { .. } | ServeError::TooFew { .. })) => {
+                    return Err(failures.into_iter().next().map_or(error, ServeError::Load));
                 }
                 ring => return ring,
             }

@@ -1,20 +1,24 @@
 //! Finds or loads the model for a request.
 
-use std::sync::{Arc, PoisonError};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use hive_net::PeerId;
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
-use hive_ring::{FetchProgress, Health, Ring, RingError, RingOptions};
+use hive_ring::{FetchProgress, Health, Ring, RingOptions};
 use hive_stage::{aside, models};
 use hive_types::LoadingView;
 use hive_worker::text::Model;
 use tokio::sync::MutexGuard as AsyncMutexGuard;
 
+use super::fetches::Fetch;
 use super::{Loaded, Serving};
 use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 
+/// How often a model is planned again because machines came or left while they fetched.
+const ATTEMPTS: usize = 3;
 /// How long a request waits for a failover of its model.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -28,6 +32,24 @@ pub struct Layout {
     pub plan: Plan,
     /// The machines, in the order in which the plan numbers them.
     pub placements: Vec<Placement>,
+}
+
+/// A plan for which machines have fetched what they lacked.
+struct Fetched {
+    plan: Plan,
+    placements: Vec<Placement>,
+    /// Whether they lacked anything.
+    anything: bool,
+}
+
+impl Fetched {
+    /// Whether it gives the same layers to the same machines.
+    fn is_for(&self, (plan, placements): &(Plan, Vec<Placement>)) -> bool {
+        fn stages<'a>(plan: &'a Plan, placements: &'a [Placement]) -> impl Iterator<Item = (PeerId, &'a Range<usize>)> {
+            plan.stages.iter().map(|stage| (placements[stage.machine].addr.id(), &stage.layers))
+        }
+        stages(&self.plan, &self.placements).eq(stages(plan, placements))
+    }
 }
 
 impl Serving {
@@ -51,49 +73,65 @@ impl Serving {
         }
         let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
         let _kept_until_loaded = aside(|| self.host().keep_parts(model.path()));
-        let fetched = self.fetch(&model, wanted, known.as_ref()).await?;
-        let placing = self.inner.placing.lock().await;
-        // Another request may have loaded it meanwhile.
-        let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
-        if let Some(ring) = now
-            && self.unless_stopping(self.is_usable(&ring, wanted)).await?
-        {
-            return Ok(ring);
-        }
-        let unused = self.unused_beside(wanted);
-        let planned = self.place(&model, wanted, &unused)?;
-        let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
-        for Loaded { ring, .. } in unused {
-            self.show(None);
-            ring.unload().await;
-        }
-        if let Some((plan, placements)) = fetched {
-            match self.load_beside(&placing, wanted, model.clone(), &plan, &placements).await {
-                // The machines may not be what they were when the fetch began.
-                Err(ServeError::Load(RingError::Stage { machine, why, .. })) => {
-                    tracing::info!("{machine} could not load what was fetched, so the model is planned again: {why}");
-                }
-                loaded => return loaded,
+        let mut attempt = 1;
+        loop {
+            let fetched = self.fetch(&model, wanted, known.as_ref()).await?;
+            let placing = self.inner.placing.lock().await;
+            // Another request may have loaded it meanwhile.
+            let now = self.ring_of(wanted).filter(|now| !known.as_ref().is_some_and(|known| known.is(now)));
+            if let Some(ring) = now
+                && self.unless_stopping(self.is_usable(&ring, wanted)).await?
+            {
+                return Ok(ring);
             }
+            let planned = self.place(&model, wanted, &self.unused_beside(wanted))?;
+            let (plan, placements) = match fetched {
+                // The machines may not be what they were when the fetch began. Loading finds out.
+                Some(fetched) if fetched.anything => (fetched.plan, fetched.placements),
+                Some(fetched) if fetched.is_for(&planned) => planned,
+                // What machines that have just come lack is fetched first, while other models can be loaded.
+                _ if attempt < ATTEMPTS => {
+                    attempt += 1;
+                    continue;
+                }
+                _ => planned,
+            };
+            let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
+            for Loaded { ring, .. } in unused {
+                self.show(None);
+                ring.unload().await;
+            }
+            return self.load_beside(&placing, wanted, model, &plan, &placements).await;
         }
-        let (plan, placements) = planned;
-        self.load_beside(&placing, wanted, model, &plan, &placements).await
     }
 
-    /// Has the machines that would compute a model fetch what they lack of it; returns the plan if they lacked anything.
-    /// Other models can be loaded meanwhile.
+    /// Has the machines that would compute a model fetch what they lack of it. Other models can be loaded meanwhile. Returns
+    /// `None` if there is no plan.
     async fn fetch(
         &self,
         model: &Model,
         wanted: &ModelRequest,
         known: Option<&Ring>,
-    ) -> Result<Option<(Plan, Vec<Placement>)>, ServeError> {
-        let one = {
-            let mut fetches = self.inner.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-            fetches.retain(|_, one| Arc::strong_count(one) > 1);
-            fetches.entry(model.card().digest.clone()).or_default().clone()
-        };
-        let _one_at_a_time = one.lock().await;
+    ) -> Result<Option<Fetched>, ServeError> {
+        let name = model.name();
+        let names = [Some(name.as_str()), wanted.model.as_deref()];
+        let one = self.inner.fetches.join(&model.card().digest, names.into_iter().flatten());
+        let paused = || ServeError::Paused(name.clone());
+        tokio::select! {
+            biased;
+            () = one.paused.cancelled() => Err(paused()),
+            fetched = self.fetch_once(&one, model, wanted, known) => fetched,
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        one: &Fetch,
+        model: &Model,
+        wanted: &ModelRequest,
+        known: Option<&Ring>,
+    ) -> Result<Option<Fetched>, ServeError> {
+        let _one_at_a_time = one.one_at_a_time.lock().await;
         // Whoever is loading a model holds memory that no plan knows of yet.
         drop(self.inner.placing.lock().await);
         if self.ring_of(wanted).is_some_and(|ring| !known.is_some_and(|known| known.is(&ring))) {
@@ -103,18 +141,16 @@ impl Serving {
         // Without a plan now, the one that is made before loading decides.
         let Ok((plan, placements)) = self.place(model, wanted, &self.unused_beside(wanted)) else { return Ok(None) };
         let (name, of) = (model.name(), model.card().layers());
-        let shown = Shown(self);
+        let shown = Shown::begin(self);
         let mut has_fetched = false;
         let progress = |FetchProgress { done_bytes, of_bytes }| {
             has_fetched = true;
             let view = LoadingView { name: name.clone(), of, ..LoadingView::default() };
-            self.show_loading(Some(LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view }));
-            self.member().view().notify();
+            shown.show(LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view });
         };
         let fetching = Ring::fetch(self.host(), &plan, &placements, &source, progress);
         self.unless_stopping(fetching).await?;
-        drop(shown);
-        Ok(has_fetched.then_some((plan, placements)))
+        Ok(Some(Fetched { plan, placements, anything: has_fetched }))
     }
 
     /// Runs one step of placing a model, unless the node stops first.
@@ -146,13 +182,9 @@ impl Serving {
     ) -> Result<Ring, ServeError> {
         let source = models::source(wanted.model.as_deref(), &model);
         let (name, of) = (model.name(), model.card().layers());
-        let progress = |layers| {
-            self.show_loading(Some(LoadingView { name: name.clone(), layers, of, ..LoadingView::default() }));
-            self.member().view().notify();
-        };
+        let shown = Shown::begin(self);
+        let progress = |layers| shown.show(LoadingView { name: name.clone(), layers, of, ..LoadingView::default() });
         progress(0);
-        // Clears the progress even if this future is dropped.
-        let shown = Shown(self);
         let parts = aside(|| self.host().keep_parts(model.path()));
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));
         let ring = self.unless_stopping(load).await?;
@@ -183,13 +215,27 @@ impl Serving {
     }
 }
 
-/// Shows a model as loading until this is dropped.
-struct Shown<'a>(&'a Serving);
+/// Shows a fetch or a load until this is dropped.
+struct Shown<'a> {
+    serving: &'a Serving,
+    number: u64,
+}
+
+impl<'a> Shown<'a> {
+    fn begin(serving: &'a Serving) -> Self {
+        Self { serving, number: serving.inner.loads.begin() }
+    }
+
+    fn show(&self, view: LoadingView) {
+        self.serving.inner.loads.show(self.number, view);
+        self.serving.member().view().notify();
+    }
+}
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        self.0.show_loading(None);
-        self.0.host().placements().notify();
-        self.0.member().view().notify();
+        self.serving.inner.loads.end(self.number);
+        self.serving.host().placements().notify();
+        self.serving.member().view().notify();
     }
 }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use hive_peers::Placement;
 use hive_plan::Revision;
-
 use hive_ring::{Ring, RingOptions};
 use hive_stage::models;
 
@@ -74,6 +74,10 @@ impl Serving {
         let model = self.host().open_model(wanted.model.as_deref()).await.map_err(|error| error.to_string())?;
         let (plan, placements) = self.place(&model, wanted, &[]).map_err(|error| error.to_string())?;
         let source = models::source(wanted.model.as_deref(), &model);
+        let lacks = |placement: &&Placement| !self.member().has_copy(placement.addr.id(), &source);
+        if let Some(machine) = plan.stages.iter().map(|stage| &placements[stage.machine]).find(lacks) {
+            return Err(format!("{} would have to fetch its layers first", machine.name));
+        }
         let loaded = Ring::load(self.host(), model, &plan, &placements, RingOptions::new(source), |_| ()).await;
         let successor = loaded.map_err(|error| error.to_string())?;
         let is_still_there = {

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use hive_store::HubError;
+
 /// Why a machine cannot have the layers that it is asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchFailure {
@@ -36,6 +38,15 @@ pub enum FetchFailure {
         /// What may be used of it, in bytes.
         free: u64,
     },
+    /// No machine sends the rest of a model that is on no hub.
+    #[error(
+        "the machine that has these layers is away, or stopped sending them; what has arrived is kept, so try again once it \
+         is back"
+    )]
+    Away,
+    /// The hub wants a token, or another one.
+    #[error(transparent)]
+    Denied(HubError),
     /// The hub does not give this machine what no other one has.
     #[error("{0}")]
     Hub(String),

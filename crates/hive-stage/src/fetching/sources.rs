@@ -91,14 +91,23 @@ impl Sources {
         }
     }
 
-    /// Returns what a machine did not send of a chunk.
+    /// Returns what a machine did not send of a chunk. It is not asked for that again.
     pub(crate) fn put_back(&self, chunk: Chunk, machine: PeerId, missing: Vec<Range<u64>>) {
         let Chunk { file, mut asked, .. } = chunk;
+        asked.insert(machine);
+        self.back(Chunk { file, ranges: missing, asked });
+    }
+
+    /// Returns what is missing of a chunk as if the machine had not been asked: its line was cut.
+    pub(crate) fn return_unasked(&self, chunk: Chunk, missing: Vec<Range<u64>>) {
+        self.back(Chunk { ranges: missing, ..chunk });
+    }
+
+    fn back(&self, chunk: Chunk) {
         let mut state = self.state();
         state.out -= 1;
-        if !missing.is_empty() {
-            asked.insert(machine);
-            state.chunks.push_back(Chunk { file, ranges: missing, asked });
+        if !chunk.ranges.is_empty() {
+            state.chunks.push_back(chunk);
         }
         drop(state);
         self.back.notify_waiters();
@@ -196,5 +205,18 @@ mod tests {
         sources.put_back(chunk, bob, left);
         assert!(sources.next(ann).await.is_none() && sources.next(bob).await.is_none());
         assert_eq!(sources.left(), [(file("a"), 80..100)]);
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_line_was_cut_can_be_asked_again() {
+        let sources = Sources::new([(file("a"), 0..100)]);
+        let ann = machine();
+        let chunk = sources.next(ann).await.unwrap();
+        let left = 60..100;
+        sources.return_unasked(chunk, vec![left.clone()]);
+        let chunk = sources.next(ann).await.unwrap();
+        assert_eq!(chunk.ranges, [left]);
+        sources.put_back(chunk, ann, Vec::new());
+        assert!(sources.left().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use hive_model::Extent;
 use hive_net::{Channel, PeerAddr, PeerId};
 use hive_protocol::{ModelSource, Reply, Request};
-use hive_store::{FileName, Known, Manifest, PartCopy};
+use hive_store::{FileName, InUse, Known, Manifest, PartCopy};
 use hive_worker::text::Model;
 use tokio::time::MissedTickBehavior;
 
@@ -56,6 +56,7 @@ impl StageHost {
         }
         match self.outline_from(asker, digest).await {
             Ok(model) => Ok(model),
+            Err(why @ (FetchFailure::Disk { .. } | FetchFailure::Cap { .. })) => Err(NotLocated::NoRoom(why)),
             Err(why) => {
                 tracing::info!("a model that is asked for is not here, and was not fetched: {why}");
                 located
@@ -64,12 +65,13 @@ impl StageHost {
     }
 
     /// Opens a model whose outline has come, and takes it into the catalogue. `revision` is what a hub was asked for, if it
-    /// has confirmed the files.
+    /// has confirmed the files; `is_public` says that it did so without a token.
     pub(super) async fn settled(
         &self,
         copy: &PartCopy,
         digest: Option<&str>,
         revision: Option<&str>,
+        is_public: bool,
     ) -> Result<Model, String> {
         let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
         let found = model.card().digest.clone();
@@ -78,7 +80,7 @@ impl StageHost {
             let _ = aside(|| copy.unsettle());
             return Err("it is another model than was asked for".to_owned());
         }
-        let known = Known { digest: found, revision: revision.map(str::to_owned) };
+        let known = Known { digest: found, revision: revision.map(str::to_owned), is_public };
         aside(|| copy.sync().and_then(|()| copy.settle(&known))).map_err(|error| error.to_string())?;
         // The catalogue reads it now, so that other machines find it here.
         self.catalogue().nature(&copy.path()).await.map_err(|error| error.to_string())?;
@@ -112,10 +114,14 @@ impl StageHost {
         }
         let needed = bytes(&first);
         let left = if asker == self.membership().id() { 0 } else { LEFT_TO_OWNER };
+        let digest = &model.card().digest;
+        if self.holders(digest, asker).is_empty() && aside(|| self.inner.fetching.would_remove(&copy, needed, left)) {
+            // Nothing of the owner's makes room for what cannot come.
+            self.check_hub_has(copy.manifest()).await?;
+        }
         let mut coming =
             aside(|| self.inner.fetching.make_room(&copy, needed, left, |other| self.remove_parts(other)))?;
         progress(of.saturating_sub(needed), of);
-        let digest = &model.card().digest;
         let sources = Sources::new(first);
         let mut reported = Instant::now();
         {
@@ -153,7 +159,7 @@ impl StageHost {
                     progress(of.saturating_sub(left), of);
                 }
             };
-            match self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut report).await {
+            match self.take_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
                 Err(FetchFailure::Hub(why)) if !is_own => {
                     // The machine that asks may be given them, and then gives what it fetched.
                     tracing::info!("layers that another machine asks for cannot be had from the hub here: {why}");
@@ -251,8 +257,8 @@ impl StageHost {
     }
 
     /// Keeps what was fetched for another machine on the disk while that waits for others and then has it loaded.
-    fn keep_until_loaded(&self, model: &Model) {
-        let Some(kept) = aside(|| self.keep_parts(model.path())) else { return };
+    fn keep_until_loaded(&self, kept: Option<InUse>) {
+        let Some(kept) = kept else { return };
         let member = self.membership().clone();
         self.membership().spawn(async move {
             tokio::select! {
@@ -277,16 +283,22 @@ impl StageHost {
             if !self.profile_for(asker).sharing {
                 return Reply::Declined("it does not share".to_owned());
             }
-            let located = self.located_for(asker, source, self.inner.trust_paths).await;
-            let Ok(model) = located else { return Reply::Lacks };
+            let model = match self.located_for(asker, source, self.inner.trust_paths).await {
+                Ok(model) => model,
+                Err(NotLocated::NoRoom(why)) => return Reply::Declined(why.to_string()),
+                Err(_) => return Reply::Lacks,
+            };
+            let kept = aside(|| self.keep_parts(model.path()));
             let mut progress = |done, of| _ = told.send_replace((done, of));
             match self.complete(&model, layers, asker, &mut progress).await {
                 Ok(()) => {
-                    self.keep_until_loaded(&model);
+                    self.keep_until_loaded(kept);
                     Reply::Done
                 }
                 Err(FetchFailure::Lacks) => Reply::Lacks,
-                Err(why @ (FetchFailure::Disk { .. } | FetchFailure::Cap { .. })) => Reply::Declined(why.to_string()),
+                Err(why @ (FetchFailure::Disk { .. } | FetchFailure::Cap { .. } | FetchFailure::Away)) => {
+                    Reply::Declined(why.to_string())
+                }
                 // The cause may name folders of this machine.
                 Err(why) => {
                     tracing::warn!("layers of {} were not fetched: {why}", source.name());

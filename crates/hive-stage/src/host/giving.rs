@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use hive_net::{Channel, PeerId};
 use hive_protocol::{ModelSource, WantedBytes};
-use hive_store::{BLOCK, FileName, Hub};
+use hive_store::{BLOCK, FileName};
 use hive_worker::Raw;
 
 use super::StageHost;
@@ -108,8 +108,13 @@ impl StageHost {
     fn check_may_have(&self, peer: PeerId, held: &Held, digest: &str) -> Result<(), String> {
         // With a token, this owner may have models that are not for everybody.
         let is_public = || {
-            let as_owner = self.inner.fetching.hub().and_then(Result::ok).is_none_or(Hub::has_token);
-            held.manifest().origin.is_some() && !as_owner && self.membership().may_see_prompts(peer)
+            let as_owner = self.inner.fetching.hub().and_then(Result::ok).is_none_or(|hub| hub.has_token());
+            // What another machine has given to this one may be for this one alone, unless the hub gives it, too.
+            let is_of_hub = match held {
+                Held::Whole { manifest, .. } => manifest.origin.is_some(),
+                Held::Parts(copy) => aside(|| copy.known()).is_some_and(|known| known.is_public),
+            };
+            is_of_hub && !as_owner && self.membership().may_see_prompts(peer)
         };
         if self.inner.fetching.is_given(peer, digest) || is_public() {
             return Ok(());

@@ -484,7 +484,8 @@ async fn the_files_of_a_model_go_to_machines_that_were_asked_to_hold_layers_of_i
     let digest = model.card().digest.clone();
     let file = model.path().file_name().unwrap().to_str().unwrap().to_owned();
     let size = std::fs::metadata(model.path()).unwrap().len();
-    let bytes = WantedBytes { digest: digest.clone(), file, size, ranges: vec![1 << 20..2 << 20] };
+    let second_mib = 1 << 20..2 << 20;
+    let bytes = WantedBytes { digest: digest.clone(), file, size, ranges: vec![second_mib] };
     for request in [Request::Outline(digest.clone()), Request::Bytes(bytes.clone())] {
         assert!(matches!(peer.is_given(request.clone()).await, Given::Nothing), "{request:?}");
     }

@@ -164,6 +164,7 @@ impl StageHost {
             tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
             match why {
                 NotLocated::Unusable(_) if is_own => Reply::Unfit(why.told(true)),
+                NotLocated::NoRoom(why) => Reply::Declined(why.to_string()),
                 NotLocated::Path => Reply::Refused(why.told(is_own)),
                 _ if is_own => Reply::Refused(why.told(true)),
                 NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Reply::Lacks,

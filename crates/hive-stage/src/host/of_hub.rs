@@ -1,9 +1,11 @@
 //! Fetches from the hub that a model is from: its outline, so that it can be planned with, and what no machine has.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hive_store::{FetchError, FetchOptions, FileName, Manifest, ModelName, Origin, PartCopy, fetch_parts};
+use hive_store::{
+    FetchError, FetchOptions, FileName, Hub, HubError, Known, Listing, MAIN, Manifest, ModelName, PartCopy, fetch_parts,
+};
 use hive_worker::text::Model;
 
 use super::StageHost;
@@ -31,41 +33,30 @@ impl StageHost {
         match self.outline_from_hub(&wanted).await {
             Ok(Some(model)) => Ok(model),
             Ok(None) => Err(unknown),
+            Err(FetchFailure::Denied(why)) => Err(FindError::Denied { name: wanted.to_string(), why }),
             Err(why) => Err(FindError::Unfetched { name: wanted.to_string(), why: why.to_string() }),
         }
     }
 
-    /// Fetches what no machine has from the hub that the model is from.
+    /// Fetches what no machine has of these ranges from the hub that the model is from. `wanted` is everything that is needed
+    /// of the model: a file of which that is all is checked against the hub's checksum.
     pub(super) async fn take_from_hub(
         &self,
         manifest: &Manifest,
         copy: &PartCopy,
-        left: Vec<(FileName, Range<u64>)>,
+        wanted: Vec<(FileName, Range<u64>)>,
         is_own: bool,
         report: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchFailure> {
-        let no_source = || {
-            FetchFailure::Hub(match &manifest.origin {
-                Some(Origin { repository, .. }) => format!(
-                    "no machine here has all of these layers of {repository}, and this one may not download; run \
-                     `hivemind models get {repository}` on a machine that may"
-                ),
-                None => "these layers are only on a machine that is away now; bring it back, or copy the model here"
-                    .to_owned(),
-            })
-        };
-        let origin = manifest.origin.as_ref().ok_or_else(no_source)?;
-        // In this owner's name only for this owner: what is only open to them is not for the machine that asks.
-        let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
-        let hub = hub.ok_or_else(no_source)?.map_err(FetchFailure::hub)?;
-        let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::hub)?;
+        let (hub, listing) = self.listed_at_hub(manifest, is_own).await?;
         let there = Manifest::of(&listing);
         let is_there = |(file, _): &(FileName, Range<u64>)| {
             let known = manifest.files.iter().find(|known| known.name == *file);
             known.is_some_and(|known| there.files.contains(known))
         };
-        if !left.iter().all(is_there) {
-            return Err(FetchFailure::Other(format!("{} has other files on the hub", origin.repository)));
+        if !wanted.iter().all(is_there) {
+            let repository = listing.model.repository();
+            return Err(FetchFailure::Other(format!("{repository} has other files on the hub")));
         }
         let (told, mut heard) = tokio::sync::watch::channel(0);
         let options = FetchOptions {
@@ -76,17 +67,48 @@ impl StageHost {
             })),
             ..FetchOptions::default()
         };
-        let fetching = fetch_parts(hub, &listing, copy, &left, &options);
+        let fetching = fetch_parts(&hub, &listing, copy, &wanted, &options);
         tokio::pin!(fetching);
         loop {
             tokio::select! {
-                fetched = &mut fetching => return fetched.map_err(|error| match error {
-                    FetchError::Hub(why) => FetchFailure::hub(why),
-                    why => FetchFailure::other(why),
-                }),
+                fetched = &mut fetching => {
+                    fetched.map_err(|error| match error {
+                        FetchError::Hub(why) => FetchFailure::hub(why),
+                        why => FetchFailure::other(why),
+                    })?;
+                    break;
+                }
                 Ok(()) = heard.changed() => report(*heard.borrow_and_update()),
             }
         }
+        match aside(|| copy.known()) {
+            Some(known) if !hub.has_token() && !known.is_public => {
+                aside(|| copy.settle(&Known { is_public: true, ..known })).map_err(FetchFailure::other)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The hub that a model is from, if it may be asked, with what it has of the model.
+    async fn listed_at_hub(&self, manifest: &Manifest, is_own: bool) -> Result<(Arc<Hub>, Listing), FetchFailure> {
+        let origin = manifest.origin.as_ref().ok_or(FetchFailure::Away)?;
+        let no_hub = || {
+            FetchFailure::Hub(format!(
+                "no machine here has all of these layers of {0}, and this one may not download; run `hivemind models get {0}` \
+                 on a machine that may",
+                origin.repository
+            ))
+        };
+        // In this owner's name only for this owner: what is only open to them is not for the machine that asks.
+        let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
+        let hub = hub.ok_or_else(no_hub)?.map_err(FetchFailure::hub)?;
+        let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::hub)?;
+        Ok((hub, listing))
+    }
+
+    /// Whether the hub can be asked for a model that no machine has.
+    pub(super) async fn check_hub_has(&self, manifest: &Manifest) -> Result<(), FetchFailure> {
+        self.listed_at_hub(manifest, true).await.map(|_| ())
     }
 
     /// Fetches the outline of a model from the hub, so that it can be opened and planned with, and its layers fetched by
@@ -97,22 +119,37 @@ impl StageHost {
         if hub.is_offline() {
             return Ok(None);
         }
-        let listing = hub.find(name).await.map_err(FetchFailure::other)?;
+        let listing = hub.find(name).await.map_err(|error| match error {
+            hive_store::FindError::Hub(why @ (HubError::Gated { .. } | HubError::Unauthorized { .. })) => {
+                FetchFailure::Denied(why)
+            }
+            why => FetchFailure::other(why),
+        })?;
         let manifest = Manifest::of(&listing);
+        // Whoever asks for the same model meanwhile waits for this outline.
+        let turn = self.inner.fetching.turn(&manifest.key());
+        let _one_at_a_time = turn.lock().await;
+        if let Ok(model) = self.catalogue().open_model(Some(&name.to_string())).await {
+            return Ok(Some(model));
+        }
         let copy = aside(|| self.inner.fetching.store().open(&manifest)).map_err(FetchFailure::other)?;
         let _in_use = aside(|| copy.in_use());
-        let before = aside(|| copy.known());
+        let before = aside(|| copy.was_known());
         let largest = manifest.files.iter().map(|file| file.bytes).sum::<u64>().min(LARGEST_OUTLINE);
         let needed = if before.is_some() { 0 } else { largest };
         let _room = aside(|| self.inner.fetching.make_room(&copy, needed, 0, |other| self.remove_parts(other)))?;
         let is_confirmed = before.as_ref().is_some_and(|known| known.revision.is_some());
+        // One commit may have several names. The shortest stays.
+        let is_main = before.as_ref().is_some_and(|known| known.revision.as_deref() == Some(MAIN));
+        let was_public = before.as_ref().is_some_and(|known| known.is_public);
+        let _confirming = if is_confirmed { None } else { Some(aside(|| copy.confirming())) };
         let brought = Brought::default();
         let fetch = async |wanted: Vec<(FileName, Range<u64>)>| {
             if !is_confirmed {
                 // Another machine may have sent what is here, and may have said that it is this model's.
                 aside(|| brought.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
             }
-            let fetched = fetch_parts(hub, &listing, &copy, &wanted, &FetchOptions::default()).await;
+            let fetched = fetch_parts(&hub, &listing, &copy, &wanted, &FetchOptions::default()).await;
             brought.add(wanted);
             fetched.map_err(FetchFailure::other)
         };
@@ -142,15 +179,18 @@ impl StageHost {
         let model = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
         let outline = model.outline().await.map_err(FetchFailure::other)?;
         fetch(in_files(&manifest, &outline)?).await?;
-        if let Some(before) = before.filter(|_| !is_confirmed) {
+        if !is_confirmed {
             let now = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
-            if now.card().digest != before.digest {
-                tracing::warn!("what was here of {name} is not the hub's, and is fetched again");
+            // Of a model that was never known, somebody began to send an outline.
+            if before.is_none_or(|before| before.digest != now.card().digest) {
+                tracing::debug!("what was here of {name} is not the hub's");
                 let all: Vec<_> = manifest.files.iter().map(|file| (file.name.clone(), 0..file.bytes)).collect();
                 aside(|| brought.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
             }
         }
-        self.settled(&copy, None, Some(name.revision())).await.map(Some).map_err(FetchFailure::Other)
+        let revision = if is_main { MAIN } else { name.revision() };
+        let settled = self.settled(&copy, None, Some(revision), was_public || !hub.has_token());
+        settled.await.map(Some).map_err(FetchFailure::Other)
     }
 }
 

@@ -12,9 +12,9 @@ use hive_worker::text::Model;
 use super::StageHost;
 use super::fetching::{LEFT_TO_OWNER, SILENCE, in_files};
 use super::giving::whole_blocks;
-use crate::fetching::Sources;
 use crate::fetching::held::is_weights;
 use crate::fetching::message::{Given, STOPPED};
+use crate::fetching::{FetchFailure, Sources};
 use crate::models;
 use crate::runtime::aside;
 
@@ -30,6 +30,11 @@ const OUTLINE_TIMEOUT: Duration = Duration::from_mins(10);
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 
+/// Attempts in a row to have something from a machine, and the pause between them: a line comes back within this, or is
+/// gone for longer.
+const FAILURES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// How a machine that was asked for bytes has disappointed.
 enum Disappointment {
     /// It is gone, or does not have the model.
@@ -42,17 +47,21 @@ enum Disappointment {
 
 impl StageHost {
     /// Fetches the outline of a model from a machine that has it.
-    pub(super) async fn outline_from(&self, peer: PeerId, digest: &str) -> Result<Model, String> {
+    pub(super) async fn outline_from(&self, peer: PeerId, digest: &str) -> Result<Model, FetchFailure> {
+        let other = |why: &str| FetchFailure::Other(why.to_owned());
         let addr = self.membership().peers().addr(peer);
-        let mut channel = self.open_channel(&addr, &Request::Outline(digest.to_owned())).await?;
-        let Given::Manifest(manifest) = next(&mut channel).await? else { return Err("it was not given".to_owned()) };
-        let manifest = manifest.checked().map_err(|error| error.to_string())?;
+        let opened = self.open_channel(&addr, &Request::Outline(digest.to_owned())).await;
+        let mut channel = opened.map_err(FetchFailure::Other)?;
+        let Given::Manifest(manifest) = next(&mut channel).await.map_err(FetchFailure::Other)? else {
+            return Err(other("it was not given"));
+        };
+        let manifest = manifest.checked().map_err(FetchFailure::other)?;
         if manifest.origin.is_none() && manifest.digest.as_deref() != Some(digest) {
-            return Err("it is another model than was asked for".to_owned());
+            return Err(other("it is another model than was asked for"));
         }
         let store = self.inner.fetching.store();
         let is_new = aside(|| !store.has(&manifest));
-        let copy = aside(|| store.open(&manifest)).map_err(|error| error.to_string())?;
+        let copy = aside(|| store.open(&manifest)).map_err(FetchFailure::other)?;
         let in_use = aside(|| copy.in_use());
         let known = aside(|| copy.known());
         let largest = if known.is_some() { 0 } else { manifest.files.iter().map(|file| file.bytes).sum() };
@@ -60,33 +69,38 @@ impl StageHost {
             let needed = LARGEST_OUTLINE.min(largest);
             self.inner.fetching.make_room(&copy, needed, LEFT_TO_OWNER, |other| self.remove_parts(other))
         });
-        let taken = match known {
-            _ if room.is_err() => room.as_ref().map(|_| ()).map_err(ToString::to_string),
-            Some(known) if known.digest == digest => Ok(()),
-            Some(_) => return Err("files of the same names and sizes are here, of another model".to_owned()),
-            None => {
-                let taking = self.take_outline(&mut channel, &copy);
+        let (room, taken) = match (room, known) {
+            (Err(why), _) => (None, Err(why)),
+            (Ok(room), Some(known)) if known.digest == digest => (Some(room), Ok(())),
+            (Ok(_), Some(_)) => return Err(other("files of the same names and sizes are here, of another model")),
+            (Ok(room), None) => {
+                let taking = self.take_outline(&mut channel, &copy, digest);
                 let late = || Err("its outline does not come".to_owned());
-                tokio::time::timeout(OUTLINE_TIMEOUT, taking).await.unwrap_or_else(|_| late())
+                let taken = tokio::time::timeout(OUTLINE_TIMEOUT, taking).await.unwrap_or_else(|_| late());
+                (Some(room), taken.map_err(FetchFailure::Other))
             }
         };
         let settled = match taken {
             Ok(()) => {
-                let revision = aside(|| copy.known()).and_then(|known| known.revision);
-                self.settled(&copy, Some(digest), revision.as_deref()).await
+                let (revision, is_public) =
+                    aside(|| copy.was_known()).map_or((None, false), |known| (known.revision, known.is_public));
+                let settled = self.settled(&copy, Some(digest), revision.as_deref(), is_public);
+                settled.await.map_err(FetchFailure::Other)
             }
             Err(why) => Err(why),
         };
         drop((in_use, room));
-        if settled.is_err() && is_new {
+        // Another machine may have sent it meanwhile.
+        if settled.is_err() && is_new && aside(|| copy.known()).is_none() {
             let _ = aside(|| store.remove_unused(&copy));
         }
         settled
     }
 
-    /// Writes what comes of an outline. What is here already is compared, and never written over.
-    async fn take_outline(&self, channel: &mut Channel, copy: &PartCopy) -> Result<(), String> {
-        let (mut came, mut new) = (0, Vec::new());
+    /// Writes what comes of an outline. Nothing vouches for what is here of a model that is not known: it stays only as
+    /// far as it is the same.
+    async fn take_outline(&self, channel: &mut Channel, copy: &PartCopy, digest: &str) -> Result<(), String> {
+        let mut came = 0;
         loop {
             match next(channel).await? {
                 Given::Piece { file, at, bytes: Raw(bytes) } => {
@@ -95,12 +109,14 @@ impl StageHost {
                         return Err("its outline does not end".to_owned());
                     }
                     let range = at..at.saturating_add(bytes.len() as u64);
-                    let missing = aside(|| copy.missing(&file, range.clone()));
-                    let same = aside(|| write_new(copy, &file, at, &bytes)).map_err(|error| error.to_string())?;
-                    if !same {
-                        return Err("it differs from what is here of that model".to_owned());
-                    }
-                    new.extend(missing.into_iter().map(|range| (file.clone(), range)));
+                    let written = aside(|| {
+                        if write_new(copy, &file, at, &bytes)? {
+                            return Ok(true);
+                        }
+                        copy.forget(&file, range)?;
+                        write_new(copy, &file, at, &bytes)
+                    });
+                    written.map_err(|error| error.to_string())?;
                 }
                 Given::End => break,
                 Given::Manifest(_) | Given::Nothing => return Err(STOPPED.to_owned()),
@@ -110,11 +126,14 @@ impl StageHost {
         let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
         let outline = model.outline().await.map_err(|error| error.to_string())?;
         let outline = in_files(copy.manifest(), &outline).map_err(|error| error.to_string())?;
-        for (file, range) in new.into_iter().filter(|(file, _)| is_weights(file)) {
-            let size = copy.manifest().size_of(&file).unwrap_or(0);
-            let own = outline.iter().filter(|(of, _)| *of == file).map(|(_, range)| range.clone());
-            for beyond in beyond(range, &whole_blocks(own, size)) {
-                aside(|| copy.forget(&file, beyond)).map_err(|error| error.to_string())?;
+        // After a power cut, most of what was fetched of the same model is still here.
+        if aside(|| copy.was_known()).is_some_and(|known| known.digest == digest) {
+            return Ok(());
+        }
+        for file in copy.manifest().files.iter().filter(|file| is_weights(&file.name)) {
+            let own = outline.iter().filter(|(of, _)| *of == file.name).map(|(_, range)| range.clone());
+            for beyond in beyond(0..file.bytes, &whole_blocks(own, file.bytes)) {
+                aside(|| copy.forget(&file.name, beyond)).map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -128,6 +147,8 @@ impl StageHost {
         copy: &PartCopy,
         sources: &Sources,
     ) -> std::io::Result<()> {
+        // A machine that has sent something is asked again when its line is cut: that may be over in a moment.
+        let (mut failures, mut has_sent) = (0, false);
         while let Some(chunk) = sources.next(peer).await {
             let bytes: u64 = chunk.ranges.iter().map(|range| range.end - range.start).sum();
             let patience = CHUNK_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
@@ -136,14 +157,24 @@ impl StageHost {
             let asked = tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| late());
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
-            sources.put_back(chunk, peer, still);
-            match asked {
-                Ok(()) => {}
-                Err(Disappointment::Gone(why)) => {
-                    let name = self.membership().peers().name(peer);
-                    tracing::debug!("{name} does not send more of a model: {why}");
+            if still.iter().map(|range| range.end - range.start).sum::<u64>() < bytes {
+                (failures, has_sent) = (0, true);
+            }
+            if let Err(Disappointment::Gone(why)) = &asked {
+                failures += 1;
+                let name = self.membership().peers().name(peer);
+                tracing::debug!(failures, "{name} does not send more of a model: {why}");
+                if !has_sent || failures >= FAILURES {
+                    sources.put_back(chunk, peer, still);
                     return Ok(());
                 }
+                sources.return_unasked(chunk, still);
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            sources.put_back(chunk, peer, still);
+            match asked {
+                Ok(()) | Err(Disappointment::Gone(_)) => {}
                 Err(Disappointment::Wrong) => {
                     // What it sent before is of the same kind.
                     for (file, range) in sources.ban(peer) {
@@ -199,8 +230,13 @@ impl StageHost {
                     if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));
                     }
-                    if !aside(|| write_new(copy, file, at, &bytes)).map_err(Disappointment::Disk)? {
-                        return Err(Disappointment::Wrong);
+                    match aside(|| write_new(copy, file, at, &bytes)) {
+                        Ok(true) => {}
+                        Ok(false) => return Err(Disappointment::Wrong),
+                        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                            return Err(gone(error.to_string()));
+                        }
+                        Err(error) => return Err(Disappointment::Disk(error)),
                     }
                 }
                 Given::End => return Ok(()),
@@ -254,7 +290,7 @@ fn write_new(copy: &PartCopy, file: &FileName, at: u64, bytes: &[u8]) -> std::io
     }
     for missing in copy.missing(file, range.clone()) {
         let (start, part) = within(&missing);
-        copy.write(file, start, &bytes[part])?;
+        copy.write_unconfirmed(file, start, &bytes[part])?;
     }
     Ok(true)
 }

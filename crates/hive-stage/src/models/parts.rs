@@ -18,7 +18,7 @@ const SHOWN_DIGITS: usize = 8;
 
 /// The name of a model, if it is known.
 pub(crate) fn name_of(copy: &PartCopy) -> Option<String> {
-    let Known { digest, revision } = copy.known()?;
+    let Known { digest, revision, .. } = copy.known()?;
     let Manifest { origin, gguf, .. } = copy.manifest();
     let at = match (origin, &revision) {
         // A branch with a folder in its name reads like a file; a commit is found by its beginning.

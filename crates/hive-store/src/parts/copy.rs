@@ -5,7 +5,7 @@
 //! Contents are written before their bits: a process that is killed at any byte leaves no bit without its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{BLOCK, bytes, touched, whole};
-use super::disk::{self, Access, KNOWN};
+use super::disk::{self, Access, KNOWN, WAS_KNOWN};
 use super::file::PartFile;
 use super::journal::Journal;
 use super::manifest::Manifest;
@@ -49,13 +49,32 @@ struct Shared {
     users: Arc<()>,
     /// Bytes that are being fetched, and not there yet.
     pending: AtomicU64,
+    /// The number of those who have the hub confirm it. Counted under `writing`.
+    confirming: AtomicU64,
 }
 
 /// Keeps a copy from making room for others, in this process. Whoever computes with it, or fetches into it, holds this.
 #[derive(Debug)]
 pub struct InUse {
-    _copy: PartCopy,
+    copy: PartCopy,
     _user: Arc<()>,
+}
+
+impl Drop for InUse {
+    /// It was used until now, however long ago that began.
+    fn drop(&mut self) {
+        self.copy.mark_used();
+    }
+}
+
+/// Keeps other machines from writing into a copy while the hub confirms what is in it.
+#[derive(Debug)]
+pub struct Confirming(PartCopy);
+
+impl Drop for Confirming {
+    fn drop(&mut self) {
+        self.0.0.confirming.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes that are about to come into a copy, counted until they are there or this is dropped.
@@ -88,6 +107,9 @@ pub struct Known {
     /// The revision that was asked for, if the hub itself said that these are the model's files: then it may be called by
     /// its repository's name. Another machine may say anything.
     pub revision: Option<String>,
+    /// Whether the hub gave some of it to this machine without a token, so that anybody may have it.
+    #[serde(default)]
+    pub is_public: bool,
 }
 
 /// What is held while a copy is changed.
@@ -134,6 +156,7 @@ impl PartCopy {
             writing: Mutex::new(()),
             users: Arc::default(),
             pending: AtomicU64::default(),
+            confirming: AtomicU64::default(),
         });
         open.insert(folder, Arc::downgrade(&shared));
         Self(shared)
@@ -179,10 +202,26 @@ impl PartCopy {
             let _here = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             self.0.users.clone()
         };
+        self.mark_used();
+        InUse { copy: self.clone(), _user: user }
+    }
+
+    fn mark_used(&self) {
         // On a disk that keeps no times, it may make room for others sooner.
         let _ =
             disk::open(&self.0.folder, MANIFEST, Access::Read).and_then(|file| file.set_modified(SystemTime::now()));
-        InUse { _copy: self.clone(), _user: user }
+    }
+
+    /// Refuses what other machines send, until the result is dropped.
+    pub fn confirming(&self) -> Confirming {
+        let _here = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.confirming.fetch_add(1, Ordering::Relaxed);
+        Confirming(self.clone())
+    }
+
+    /// Bytes that are being fetched, and not there yet.
+    pub fn pending(&self) -> u64 {
+        self.0.pending.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that are about to come, before they are there.
@@ -197,7 +236,7 @@ impl PartCopy {
         let about = fs::metadata(self.0.folder.join(MANIFEST)).and_then(|about| about.modified());
         Kept {
             bytes: self.bytes(),
-            pending: self.0.pending.load(Ordering::Relaxed),
+            pending: self.pending(),
             used: about.unwrap_or(SystemTime::UNIX_EPOCH),
             in_use: self.is_used(),
         }
@@ -222,6 +261,18 @@ impl PartCopy {
 
     /// Writes whole blocks: `at` is a multiple of [`BLOCK`], and the end is one, too, or the file's end.
     pub fn write(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_if(file, at, bytes, || Ok(()))
+    }
+
+    /// The same with what another machine has sent. An error of the kind `ResourceBusy` while the hub confirms what is here.
+    pub fn write_unconfirmed(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_if(file, at, bytes, || match self.0.confirming.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::ResourceBusy, "the hub is being asked for this model")),
+        })
+    }
+
+    fn write_if(&self, file: &FileName, at: u64, bytes: &[u8], may: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let size = self.size_of(file)?;
         let range = at..at.saturating_add(bytes.len() as u64);
         let blocks = whole(&range, size).ok_or_else(|| {
@@ -229,6 +280,7 @@ impl PartCopy {
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
         let _changing = self.change()?;
+        may()?;
         let open = self.file(file, size).open()?;
         self.journal().note(&self.0.manifest, file, &range)?;
         open.contents.write_all_at(bytes, at)?;
@@ -270,13 +322,22 @@ impl PartCopy {
     pub fn settle(&self, known: &Known) -> io::Result<()> {
         let text = serde_json::to_vec(known)?;
         let _changing = self.change()?;
-        replace(&self.0.folder.join(KNOWN), |new| fs::write(new, &text))
+        replace(&self.0.folder.join(KNOWN), |new| {
+            fs::write(new, &text)?;
+            File::open(new)?.sync_all()
+        })?;
+        self.forget_known(WAS_KNOWN)
     }
 
     /// Forgets what the model is known as: what told it is not here any more.
     pub fn unsettle(&self) -> io::Result<()> {
         let _changing = self.change()?;
-        match fs::remove_file(self.0.folder.join(KNOWN)) {
+        self.forget_known(KNOWN)?;
+        self.forget_known(WAS_KNOWN)
+    }
+
+    fn forget_known(&self, file: &str) -> io::Result<()> {
+        match fs::remove_file(self.0.folder.join(file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -284,7 +345,16 @@ impl PartCopy {
 
     /// What the model is known as, if enough is here to tell it.
     pub fn known(&self) -> Option<Known> {
-        let file = disk::open(&self.0.folder, KNOWN, Access::Read).ok()?;
+        self.known_by(KNOWN)
+    }
+
+    /// The same, or what it was known as before a power cut took some of it.
+    pub fn was_known(&self) -> Option<Known> {
+        self.known().or_else(|| self.known_by(WAS_KNOWN))
+    }
+
+    fn known_by(&self, file: &str) -> Option<Known> {
+        let file = disk::open(&self.0.folder, file, Access::Read).ok()?;
         let known: Known = serde_json::from_reader(io::Read::take(file, LONGEST_KNOWN)).ok()?;
         (!known.digest.is_empty() && known.digest.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(known)
     }
@@ -392,7 +462,6 @@ fn stored(folder: &Path) -> Option<Vec<u8>> {
 // A list of one range is meant.
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
@@ -477,7 +546,10 @@ mod tests {
         drop((one, other));
         assert_eq!(leaving(2 * BLOCK), Ok(0));
         assert!(!store.remove_unused(&copy).unwrap() && copy.bytes() == 2 * BLOCK);
+        let long_ago = SystemTime::now() - Duration::from_hours(24);
+        File::open(copy.folder().join(MANIFEST)).unwrap().set_modified(long_ago).unwrap();
         drop(in_use);
+        assert!(copy.kept().used > long_ago, "it was used until now");
         assert_eq!(leaving(2 * BLOCK + 1), Ok(1));
         assert!(store.remove_unused(&copy).unwrap() && copy.bytes() == 0);
     }
@@ -499,7 +571,7 @@ mod tests {
         };
         // A fetch that began long ago, and was stopped by a power cut just now.
         assert!(stays(30, 1) && stays(6, 6));
-        copy.settle(&Known { digest: "ab".to_owned(), revision: None }).unwrap();
+        copy.settle(&Known { digest: "ab".to_owned(), revision: None, is_public: false }).unwrap();
         assert!(stays(30, 30));
         copy.unsettle().unwrap();
         let in_use = copy.in_use();
@@ -577,6 +649,38 @@ mod tests {
         copy.write(&gguf(), 0, &blocks(0..4)).unwrap();
         copy.sync().unwrap();
         assert_eq!(power_cut().bytes(), 5 + 4 * BLOCK);
+    }
+
+    #[test]
+    fn who_confirmed_a_model_is_known_after_a_power_cut_too() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        let known = Known { digest: "d1".to_owned(), revision: Some("main".to_owned()), is_public: true };
+        copy.write(&gguf(), 0, &blocks(0..4)).unwrap();
+        copy.settle(&known).unwrap();
+        assert_eq!((copy.known(), copy.was_known()), (Some(known.clone()), Some(known.clone())));
+        let journal = copy.folder().join("unsynced");
+        let noted = fs::read_to_string(&journal).unwrap();
+        fs::write(&journal, format!("another start\n{}", noted.split_once('\n').unwrap().1)).unwrap();
+        let copy = store.at(&copy.path()).unwrap();
+        assert_eq!((copy.bytes(), copy.known(), copy.was_known()), (0, None, Some(known.clone())));
+        copy.settle(&known).unwrap();
+        copy.unsettle().unwrap();
+        assert_eq!((copy.known(), copy.was_known()), (None, None));
+    }
+
+    #[test]
+    fn other_machines_write_nothing_while_the_hub_confirms() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        let confirming = copy.confirming();
+        let same = store.open(&manifest()).unwrap();
+        let refused = same.write_unconfirmed(&gguf(), 0, &blocks(0..1)).unwrap_err();
+        assert_eq!((refused.kind(), same.bytes()), (io::ErrorKind::ResourceBusy, 0));
+        same.write(&gguf(), 0, &blocks(0..1)).unwrap();
+        drop(confirming);
+        same.write_unconfirmed(&gguf(), BLOCK, &blocks(1..2)).unwrap();
+        assert_eq!(same.bytes(), 2 * BLOCK);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat};
 
 /// The file in a copy's folder that says what the model is known as.
 pub(super) const KNOWN: &str = "known.json";
+/// The same from before a power cut took some of it.
+pub(super) const WAS_KNOWN: &str = "was-known.json";
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,12 +59,15 @@ impl Journal<'_> {
         self.write(&kept.chain(new).collect())
     }
 
-    /// Makes the contents of all noted regions durable, and deletes the note.
+    /// Makes the contents of all noted regions, and their maps, durable, and deletes the note.
     pub(crate) fn settle(&self, manifest: &Manifest) -> io::Result<()> {
         let (_, regions) = self.read();
         let files: BTreeSet<usize> = regions.iter().map(|(index, _)| *index).collect();
         for file in files.into_iter().filter_map(|index| manifest.files.get(index)) {
-            PartFile { folder: self.folder, name: &file.name, size: file.bytes }.open()?.contents.sync_data()?;
+            let open = PartFile { folder: self.folder, name: &file.name, size: file.bytes }.open()?;
+            open.contents.sync_data()?;
+            // A bit that is lost costs its bytes once more.
+            open.map.sync_data()?;
         }
         self.write(&BTreeSet::new())
     }
@@ -83,8 +86,8 @@ impl Journal<'_> {
         }
         let (_, regions) = self.read();
         if !regions.is_empty() {
-            // What tells the model may be among them.
-            let _ = fs::remove_file(self.folder.join(disk::KNOWN));
+            // What tells the model may be among them. Who confirmed the rest stays known.
+            let _ = fs::rename(self.folder.join(disk::KNOWN), self.folder.join(disk::WAS_KNOWN));
         }
         for (index, region) in regions {
             let Some(file) = manifest.files.get(index) else { continue };

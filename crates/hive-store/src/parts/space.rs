@@ -45,12 +45,14 @@ pub(super) struct Kept {
 pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<usize>, NoRoom> {
     let Space { free, cap } = space;
     // What others are bringing is as good as written.
-    let free = free.saturating_sub(kept.iter().map(|copy| copy.pending).sum());
+    let pending: u64 = kept.iter().map(|copy| copy.pending).sum();
+    let to_come = needed.saturating_add(pending);
     let Some(cap) = cap else {
-        return if needed <= free { Ok(Vec::new()) } else { Err(NoRoom::Disk { available: free }) };
+        let available = free.saturating_sub(pending);
+        return if to_come <= free { Ok(Vec::new()) } else { Err(NoRoom::Disk { available }) };
     };
     let taken: u64 = kept.iter().map(|copy| copy.bytes + copy.pending).sum();
-    let to_free = needed.saturating_sub(free).max(taken.saturating_add(needed).saturating_sub(cap));
+    let to_free = to_come.saturating_sub(free).max(taken.saturating_add(needed).saturating_sub(cap));
     let mut unused: Vec<usize> = (0..kept.len()).filter(|place| !kept[*place].in_use).collect();
     unused.sort_by_key(|place| kept[*place].used);
     let mut freed = 0;
@@ -66,7 +68,7 @@ pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<us
         return Ok(leaving);
     }
     let under_cap = cap.saturating_sub(taken - freed);
-    let on_disk = free.saturating_add(freed);
+    let on_disk = free.saturating_add(freed).saturating_sub(pending);
     Err(if under_cap <= on_disk {
         NoRoom::Cap { cap, available: under_cap }
     } else {
@@ -121,6 +123,15 @@ mod tests {
         assert_eq!((on_disk(5, 13), on_disk(6, 13)), (Ok(vec![]), Err(NoRoom::Disk { available: 5 })));
         let within = |needed| leaving(&kept, needed, Space { free: 1000, cap: Some(40) });
         assert_eq!((within(2), within(3)), (Ok(vec![]), Ok(vec![2])));
+    }
+
+    #[test]
+    fn what_is_being_fetched_may_be_more_than_is_free() {
+        let mut kept = kept([false, true, false]);
+        kept[1].pending = 8;
+        let within = |needed| leaving(&kept, needed, Space { free: 3, cap: Some(100) });
+        assert_eq!((within(1), within(6)), (Ok(vec![2]), Ok(vec![2, 0])));
+        assert_eq!(within(16), Err(NoRoom::Disk { available: 15 }));
     }
 
     #[test]

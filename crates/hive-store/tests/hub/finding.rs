@@ -64,7 +64,8 @@ async fn a_gated_model_says_where_its_licence_is_accepted() {
         let hub = Hub::new(world.cache.path().to_owned(), &settings).unwrap();
         hub.find(&"owner/name".parse().unwrap()).await
     };
-    for (token, has_token, advice) in [(None, false, "set HF_TOKEN"), (Some("hf_other"), true, "same account")] {
+    for (token, has_token, advice) in [(None, false, "hivemind models token"), (Some("hf_other"), true, "same account")]
+    {
         let error = hub_error(find(token).await.unwrap_err());
         let accept_at = format!("{}/owner/name", world.hub.url());
         assert!(error.to_string().contains(advice), "{error}");

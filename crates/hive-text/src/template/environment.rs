@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::error::TemplateError;
 use super::source::NAME;
-use super::{json, source, values};
+use super::{joined, json, source, values};
 
 /// Whitespace control of tags, as in Hugging Face's setup.
 pub(super) fn syntax() -> Result<SyntaxConfig, String> {
@@ -17,12 +17,13 @@ pub(super) fn syntax() -> Result<SyntaxConfig, String> {
 pub(super) fn environment(source: &str) -> Result<Environment<'static>, String> {
     // Jinja knows only one line ending.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let source = source::prepare(&source, syntax()?)?;
+    let source = joined::with_filter(&source::prepare(&source, syntax()?)?, &syntax()?);
     let mut environment = Environment::new();
     environment.set_syntax(syntax()?);
     environment.set_unknown_method_callback(values::method);
     environment.set_formatter(values::print);
     values::add_writers(&mut environment);
+    environment.add_filter(joined::JOINED, joined::joined);
     environment.add_filter("sum", values::sum);
     environment.add_filter("tojson", json::tojson);
     add_tests(&mut environment);
@@ -33,8 +34,11 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, String> 
         }
         minijinja_contrib::globals::cycler(items.0)
     });
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
+    environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        if !values::is_writable(message) {
+            return Err(Error::from(ErrorKind::OutOfFuel));
+        }
+        Err(Error::new(ErrorKind::InvalidOperation, format!("{REFUSED}{message}")))
     });
     environment.add_template_owned(NAME, source).map_err(|e| e.to_string())?;
     Ok(environment)

@@ -1,9 +1,10 @@
 //! Limits on what a template computes: the depth of values, and the size of texts.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
-use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 use super::{methods, python};
@@ -126,6 +127,17 @@ pub(super) fn add_writers(environment: &mut Environment<'static>) {
         ("join", Value::from_function(minijinja::filters::join)),
         ("format", Value::from_function(minijinja::filters::format)),
         ("pprint", Value::from_function(minijinja::filters::pprint)),
+        // These take anything for a text.
+        ("upper", Value::from_function(minijinja::filters::upper)),
+        ("lower", Value::from_function(minijinja::filters::lower)),
+        ("title", Value::from_function(minijinja::filters::title)),
+        ("capitalize", Value::from_function(minijinja::filters::capitalize)),
+        ("trim", Value::from_function(minijinja::filters::trim)),
+        ("replace", Value::from_function(replace)),
+        ("indent", Value::from_function(indent)),
+        ("safe", Value::from_function(minijinja::filters::safe)),
+        ("escape", Value::from_function(minijinja::filters::escape)),
+        ("e", Value::from_function(minijinja::filters::escape)),
     ];
     for (name, filter) in filters {
         let checked = move |state: &mut State, arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
@@ -137,6 +149,51 @@ pub(super) fn add_writers(environment: &mut Environment<'static>) {
         };
         environment.add_filter(name, checked);
     }
+    let tests = [
+        ("startingwith", Value::from_function(minijinja::tests::is_startingwith)),
+        ("endingwith", Value::from_function(minijinja::tests::is_endingwith)),
+    ];
+    for (name, test) in tests {
+        let checked = move |state: &mut State, value: Value, other: Value| -> Result<bool, Error> {
+            if !is_writable(&value) || !is_writable(&other) {
+                return Err(Error::from(ErrorKind::OutOfFuel));
+            }
+            Ok(test.call(state, &[value, other])?.is_true())
+        };
+        environment.add_test(name, checked);
+    }
+}
+
+/// The filter `replace`, with how often at most, by place or by name.
+fn replace(state: &mut State, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    type Arguments<'a> = (Cow<'a, str>, Cow<'a, str>, Cow<'a, str>, Option<i64>, Kwargs);
+    let arguments = arguments.into_values();
+    if arguments.len() <= 3 {
+        return Value::from_function(minijinja::filters::replace).call(state, &arguments);
+    }
+    let (text, from, to, count, keywords): Arguments = from_args(&arguments)?;
+    let count = if count.is_some() { count } else { keywords.get("count")? };
+    keywords.assert_all_used()?;
+    // Less than none is all.
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let replaced = text.matches(from.as_ref()).take(count).count();
+    if replaced.saturating_mul(to.len()).saturating_add(text.len()) > MAX_METHOD_TEXT_BYTES {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
+    Ok(text.replacen(from.as_ref(), &to, count).into())
+}
+
+/// The filter `indent`.
+fn indent(state: &mut State, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    type Arguments<'a> = (Cow<'a, str>, Option<usize>, Option<bool>, Option<bool>, Kwargs);
+    let arguments = arguments.into_values();
+    let (text, width, _, _, keywords): Arguments = from_args(&arguments)?;
+    let width = if width.is_some() { width } else { keywords.get("width")? };
+    let lines = text.split('\n').count();
+    if width.unwrap_or_default().saturating_mul(lines).saturating_add(text.len()) > MAX_METHOD_TEXT_BYTES {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
+    Value::from_function(minijinja::filters::indent).call(state, &arguments)
 }
 
 /// The filter `string`.

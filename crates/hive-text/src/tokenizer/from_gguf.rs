@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::cuts::Cut;
 use super::is_marker;
-use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
+use super::limits::{MAX_ADDED, MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
 use crate::Metadata;
 
 /// Maximum number of bytes inspected when all tokens are split in two at each character: real vocabularies take about
@@ -39,8 +39,13 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
         kind => kind,
     };
     let takes_blanks = takes_blanks_behind(gguf.string("general.name").unwrap_or_default());
-    let added: Vec<Json> = (0..tokens.len())
-        .filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN))
+    let added_ids = || (0..tokens.len()).filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN));
+    // Each takes a kilobyte from here on.
+    let count = added_ids().count();
+    if count > MAX_ADDED {
+        return Err(format!("it adds {count} tokens; more than {MAX_ADDED} are not accepted"));
+    }
+    let added: Vec<Json> = added_ids()
         .map(|id| {
             json!({
                 "id": id, "content": tokens[id], "single_word": false, "lstrip": false,
@@ -71,7 +76,8 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
         Kind::Characters => Ok(sentencepiece(gguf, false, &added, vocabulary, &file_merges()?, unknown())),
         Kind::Scores => {
             let scores = gguf.reals("tokenizer.ggml.scores").ok_or("it has no tokenizer.ggml.scores")?;
-            Ok(sentencepiece(gguf, true, &added, vocabulary, &merges_by_score(&tokens, &scores)?, unknown()))
+            let merges = merges_by_score(&tokens, &scores, MAX_MERGES)?;
+            Ok(sentencepiece(gguf, true, &added, vocabulary, &merges, unknown()))
         }
     }
 }
@@ -171,8 +177,9 @@ fn is_gemma(gguf: &dyn Metadata) -> bool {
     ["tokenizer.ggml.model", "tokenizer.ggml.pre"].iter().any(|key| gguf.string(key) == Some("gemma4"))
 }
 
-/// SentencePiece merges the pair whose result has the best score; a list of merges in that order is equivalent.
-fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>, String> {
+/// SentencePiece merges the pair whose result has the best score; a list of merges in that order is equivalent. More
+/// than `most` are refused: short tokens can be made in more ways than any real vocabulary has tokens.
+fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64], most: usize) -> Result<Vec<(&'a str, &'a str)>, String> {
     if let Some(token) = tokens.iter().find(|token| token.len() > MAX_TOKEN_BYTES) {
         return Err(format!("a token has {} bytes; more than {MAX_TOKEN_BYTES} are not accepted", token.len()));
     }
@@ -186,6 +193,9 @@ fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a st
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
+                if merges.len() == most {
+                    return Err(format!("its tokens can be merged in more than {most} ways"));
+                }
                 merges.push((scores.get(id).copied().unwrap_or(f64::MIN), id, l, r, left, right));
             }
         }
@@ -205,21 +215,61 @@ mod tests {
 
     #[test]
     fn merges_come_in_the_order_of_their_scores() {
-        let merges = merges_by_score(&["a", "b", "ab", "aba"], &[0.0, 0.0, -1.0, -0.5]).unwrap();
+        let merges = merges_by_score(&["a", "b", "ab", "aba"], &[0.0, 0.0, -1.0, -0.5], 2).unwrap();
         assert_eq!(merges, [("ab", "a"), ("a", "b")]);
         // With equal scores: `___` (3) before `____` (4), whatever the names of its halves.
         let spaces = ["_", "__", "x", "___", "____"];
-        let merges = merges_by_score(&spaces, &[0.0, -1.0, 0.0, -1.0, -1.0]).unwrap();
+        let scores = [0.0, -1.0, 0.0, -1.0, -1.0];
+        let merges = merges_by_score(&spaces, &scores, 6).unwrap();
         assert_eq!(merges, [("_", "_"), ("_", "__"), ("__", "_"), ("_", "___"), ("__", "__"), ("___", "_")]);
+        let why = merges_by_score(&spaces, &scores, 5).unwrap_err();
+        assert!(why.contains("more than 5 ways"), "{why}");
+    }
+
+    /// A byte-level vocabulary whose tokens all have one type.
+    struct Added(usize);
+
+    impl Metadata for Added {
+        fn string(&self, key: &str) -> Option<&str> {
+            (key == "tokenizer.ggml.model").then_some("gpt2")
+        }
+
+        fn number(&self, _: &str) -> Option<u64> {
+            None
+        }
+
+        fn flag(&self, _: &str) -> Option<bool> {
+            None
+        }
+
+        fn strings(&self, key: &str) -> Option<crate::metadata::Items<'_, &str>> {
+            let count = if key.ends_with("merges") { 0 } else { self.0 };
+            Some(Box::new(std::iter::repeat_n("a", count)))
+        }
+
+        fn integers(&self, _: &str) -> Option<crate::metadata::Items<'_, i64>> {
+            Some(Box::new(std::iter::repeat_n(CONTROL, self.0)))
+        }
+
+        fn reals(&self, _: &str) -> Option<Vec<f64>> {
+            None
+        }
+    }
+
+    #[test]
+    fn added_tokens_are_counted_before_anything_is_made_of_them() {
+        assert!(tokenizer_json(&Added(100)).is_ok());
+        let why = tokenizer_json(&Added(MAX_ADDED + 1)).unwrap_err();
+        assert!(why.contains("it adds 65537 tokens; more than 65536 are not accepted"), "{why}");
     }
 
     #[test]
     fn tokens_that_would_be_cut_for_ever_are_refused() {
         let long = "a".repeat(400_000);
-        let why = merges_by_score(&["a", &long], &[0.0, 0.0]).unwrap_err();
+        let why = merges_by_score(&["a", &long], &[0.0, 0.0], 9).unwrap_err();
         assert!(why.contains("400000 bytes"), "{why}");
         let many: Vec<String> = (0..1000).map(|n| format!("{n:01000}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(merges_by_score(&many, &[]).is_err());
+        assert!(merges_by_score(&many, &[], 9).is_err());
     }
 }

@@ -15,24 +15,26 @@ pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 const MAX_VALUES: usize = 8_000_000;
 /// Entries of the vocabulary.
 pub(super) const MAX_TOKENS: usize = 1 << 20;
-/// The largest vocabularies have half a million.
-pub(super) const MAX_MERGES: usize = 4 * MAX_TOKENS;
+/// The largest vocabularies have half a million. Twice as many as here would be more values than a file may have.
+pub(super) const MAX_MERGES: usize = 2 * MAX_TOKENS;
 /// The longest real ones are runs of 128 spaces or hyphens.
 pub(super) const MAX_TOKEN_BYTES: usize = 1 << 10;
 /// Tokens added to the vocabulary; real files have a few thousand at most.
-const MAX_ADDED: usize = 1 << 16;
+pub(super) const MAX_ADDED: usize = 1 << 16;
 /// The longest real one has 400.
 const MAX_PATTERN_BYTES: usize = 4 << 10;
 /// How often a part of a pattern may be repeated by number; nested repetitions multiply.
 const MAX_REPEATS: usize = 1000;
-/// The factor by which all normalizers, or all decoders, may expand a text.
+/// The factor by which normalizer and pre-tokenizer together, or the decoder, may expand a text.
 const MAX_GROWTH: usize = 64;
+/// The longest text that a table of SentencePiece may put in place of a few characters; the real one has 33 bytes.
+const MAX_REPLACEMENT_BYTES: usize = 64;
 /// Steps of a normalizer, a pre-tokenizer or a decoder.
 const MAX_STEPS: usize = 64;
 
 #[derive(Deserialize)]
 struct File<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     model: Model<'a>,
     #[serde(default)]
     added_tokens: Vec<Added>,
@@ -46,7 +48,7 @@ struct File<'a> {
     decoder: Json,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Model<'a> {
     #[serde(default, rename = "type", borrow)]
     kind: Option<std::borrow::Cow<'a, str>>,
@@ -63,7 +65,7 @@ struct Added {
 }
 
 /// Checks a file. The error says what is wrong with it.
-pub(super) fn check(json: &[u8]) -> Result<(), String> {
+pub(crate) fn check(json: &[u8]) -> Result<(), String> {
     if json.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_FILE_BYTES} are not accepted", json.len()));
     }
@@ -83,6 +85,8 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     if file.added_tokens.iter().any(|token| token.content.len() > MAX_TOKEN_BYTES) {
         return Err(format!("a token has more than {MAX_TOKEN_BYTES} bytes"));
     }
+    // One after the other, they expand the same text.
+    let mut before = 1usize;
     for (what, steps) in [
         ("normalizer", &file.normalizer),
         ("pre-tokenizer", &file.pre_tokenizer),
@@ -91,25 +95,33 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     ] {
         let mut seen = Steps::default();
         seen.visit(steps)?;
-        if seen.steps > MAX_STEPS {
-            return Err(format!("its {what} has {} steps; more than {MAX_STEPS} are not accepted", seen.steps));
+        if seen.count > MAX_STEPS {
+            return Err(format!("its {what} has {} steps; more than {MAX_STEPS} are not accepted", seen.count));
         }
-        if seen.growth > MAX_GROWTH {
+        let is_before = matches!(what, "normalizer" | "pre-tokenizer");
+        let growth = seen.growth.saturating_mul(if is_before { before } else { 1 });
+        if growth > MAX_GROWTH {
             return Err(format!("its {what} makes texts more than {MAX_GROWTH} times longer"));
         }
+        if seen.tables > 1 {
+            return Err(format!("its {what} replaces characters by more than one table"));
+        }
+        before = growth;
     }
     Ok(())
 }
 
 /// Counts steps, and how much they expand a text together.
 struct Steps {
-    steps: usize,
+    count: usize,
     growth: usize,
+    /// Tables of SentencePiece. What these expand is limited by itself.
+    tables: usize,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { steps: 0, growth: 1 }
+        Self { count: 0, growth: 1, tables: 0 }
     }
 }
 
@@ -118,7 +130,16 @@ impl Steps {
         match json {
             Json::Array(items) => items.iter().try_for_each(|item| self.visit(item)),
             Json::Object(step) => {
-                self.steps += usize::from(step.contains_key("type"));
+                self.count += usize::from(step.contains_key("type"));
+                match step.get("type").and_then(Json::as_str) {
+                    // Every byte of a character beyond ASCII becomes a character of two bytes.
+                    Some("ByteLevel") => self.growth = self.growth.saturating_mul(2),
+                    Some("Precompiled") => {
+                        self.tables += 1;
+                        check_table(step.get("precompiled_charsmap").and_then(Json::as_str).unwrap_or_default())?;
+                    }
+                    _ => {}
+                }
                 if let Some(pattern) = step.get("Regex").and_then(Json::as_str) {
                     check_pattern(pattern)?;
                 }
@@ -134,6 +155,42 @@ impl Steps {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses a table of SentencePiece, in base 64, that is not one or has long texts: the size of a trie, the trie, and the
+/// texts that it points to, each with a zero at its end.
+fn check_table(text: &str) -> Result<(), String> {
+    let damaged = || "a table of its normalizer is damaged".to_owned();
+    let bytes = from_base64(text).ok_or_else(damaged)?;
+    let (size, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
+    let texts = rest.get(u32::from_le_bytes(*size) as usize..).ok_or_else(damaged)?;
+    if texts.split(|byte| *byte == 0).any(|text| text.len() > MAX_REPLACEMENT_BYTES) {
+        return Err(format!("a table of its normalizer has a text of more than {MAX_REPLACEMENT_BYTES} bytes"));
+    }
+    Ok(())
+}
+
+/// Decodes base 64 with padding.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').as_bytes();
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);
+    let (mut word, mut bits) = (0u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (word, bits) = (word << 6 | u32::from(value), bits + 6);
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 /// Refuses patterns whose numbered repetitions unroll to more than any real one.
@@ -310,6 +367,62 @@ mod tests {
         for pattern in [r"[\x{3000}-\x{9999}]+", r"\p{L}{1,3}", r"\\{2}\{5000\"] {
             let split = json!({ "type": "Split", "pattern": { "Regex": pattern } });
             check(&file("pre_tokenizer", split)).unwrap();
+        }
+    }
+
+    /// Digits of base 64, without padding.
+    fn base64(bytes: &[u8]) -> String {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let bits = |at: usize| {
+            (0..6).fold(0, |bits, bit| {
+                let at = at * 6 + bit;
+                bits << 1 | bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1)
+            })
+        };
+        (0..(bytes.len() * 8).div_ceil(6)).map(|at| DIGITS[bits(at) as usize] as char).collect()
+    }
+
+    #[test]
+    fn every_step_over_bytes_counts_and_all_before_the_model_together() {
+        let bytes =
+            || json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+        let replace = |content: &str| json!({ "type": "Replace", "pattern": { "String": " " }, "content": content });
+        // As Llama 2's normalizer with steps as in DeepSeek's pre-tokenizer, and twice.
+        let both = |normalizer: Json, pre_tokenizer: Json| {
+            let file = json!({ "model": { "vocab": {} }, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+                "post_processor": bytes(), "decoder": bytes() });
+            check(file.to_string().as_bytes())
+        };
+        let prepend = json!({ "type": "Prepend", "prepend": "▁" });
+        assert_eq!(both(json!([prepend, replace("▁")]), json!([bytes(), bytes()])), Ok(()));
+        assert_eq!(both(json!(null), json!(vec![bytes(); 6])), Ok(()));
+        for (normalizer, pre_tokenizer, what) in [
+            (json!(vec![bytes(); 7]), json!(null), "normalizer"),
+            (json!(null), json!(vec![bytes(); 7]), "pre-tokenizer"),
+            (json!(vec![bytes(); 4]), json!(vec![bytes(); 3]), "pre-tokenizer"),
+            (replace("aaaaaaaaaaaaaaaa"), replace("aaaaaaaa"), "pre-tokenizer"),
+        ] {
+            let why = both(normalizer, pre_tokenizer).unwrap_err();
+            assert!(why.contains(&format!("its {what} makes texts more than 64 times longer")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_sentencepiece_puts_no_long_text_in_place_of_a_character() {
+        let table = |trie: u32, texts: &[u8]| {
+            let bytes = [&trie.to_le_bytes()[..], &[9; 8], texts].concat();
+            json!({ "type": "Precompiled", "precompiled_charsmap": base64(&bytes) })
+        };
+        let longest = [[b'b'; MAX_REPLACEMENT_BYTES].as_slice(), b"\0c\0"].concat();
+        for (trie, texts) in [(8, &b""[..]), (8, b"a\0bc\0"), (8, &longest), (12, b"abcd")] {
+            check(&file("normalizer", table(trie, texts))).unwrap();
+        }
+        assert!(refused("normalizer", table(8, &[b'b'; 65])).contains("a text of more than 64 bytes"));
+        assert!(refused("normalizer", table(u32::MAX, b"")).contains("a table of its normalizer is damaged"));
+        assert!(refused("normalizer", json!([table(8, b""), table(8, b"")])).contains("more than one table"));
+        for damaged in ["", "AAA", "AAAA*AAA"] {
+            let table = json!({ "type": "Precompiled", "precompiled_charsmap": damaged });
+            assert!(refused("normalizer", table).contains("damaged"), "{damaged}");
         }
     }
 

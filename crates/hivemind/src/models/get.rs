@@ -29,7 +29,8 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
     let name: ModelName = model.parse().map_err(Failure::usage)?;
     let cache = hive_node::hugging_face_cache()
         .ok_or_else(|| Failure::new("there is no folder for models; set HOME or HF_HUB_CACHE"))?;
-    let hub = Hub::from_environment(cache).map_err(Failure::new)?;
+    let settings = hive_node::hub_settings(folder).map_err(Failure::new)?;
+    let hub = Hub::new(cache, &settings).map_err(Failure::new)?;
     // A link becomes the name by which other commands know the model.
     let model = name.to_string();
     let again = format!("run `hivemind models get {model}` again to resume it");

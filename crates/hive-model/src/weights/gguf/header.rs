@@ -261,6 +261,9 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
         // a token, it is.
         let text = if key.starts_with("tokenizer.") { Text::Exact } else { Text::Label };
         let value = reader.value(&format!("the metadata value {key}"), kind, text)?;
+        if metadata.contains_key(&key) {
+            return Err(HeaderError::Corrupt(format!("the metadata key {key} stands there twice")));
+        }
         metadata.insert(key, value);
     }
     let mut tensors = Vec::new();
@@ -464,12 +467,25 @@ mod tests {
         [&(text.len() as u64).to_le_bytes()[..], text].concat()
     }
 
-    /// A header with one text.
-    fn with(key: &str, value: &[u8]) -> Result<Header, String> {
-        let counts = [0u64, 1].map(u64::to_le_bytes).concat();
-        let entry = [text(key.as_bytes()), 8u32.to_le_bytes().to_vec(), text(value)].concat();
-        let bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &counts, &entry].concat();
+    /// A header with texts.
+    fn with_all(texts: &[(&str, &[u8])]) -> Result<Header, String> {
+        let counts = [0u64, texts.len() as u64].map(u64::to_le_bytes).concat();
+        let entry =
+            |(key, value): &(&str, &[u8])| [text(key.as_bytes()), 8u32.to_le_bytes().to_vec(), text(value)].concat();
+        let entries: Vec<u8> = texts.iter().flat_map(entry).collect();
+        let bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &counts, &entries].concat();
         read(&mut &*bytes, bytes.len() as u64).map_err(|error| error.to_string())
+    }
+
+    fn with(key: &str, value: &[u8]) -> Result<Header, String> {
+        with_all(&[(key, value)])
+    }
+
+    #[test]
+    fn a_key_that_stands_there_twice_has_no_value() {
+        assert!(with_all(&[("llama.note", b"a"), ("llama.notes", b"b")]).is_ok());
+        let message = with_all(&[("llama.note", b"a"), ("x", b"b"), ("llama.note", b"a")]).unwrap_err();
+        assert!(message.contains("the metadata key llama.note stands there twice"), "{message}");
     }
 
     #[test]

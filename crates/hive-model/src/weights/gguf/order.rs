@@ -15,8 +15,8 @@ pub(super) enum Order {
     /// From this row on, heads of `height` rows: first the first under each of `keys` key heads, then the second, of
     /// `each` in all. A checkpoint has those under one key head together.
     ByPlace { from: usize, keys: usize, each: usize, height: usize },
-    /// `each` of every `of` rows, the first of them this one; the others are another tensor's.
-    Part { first: usize, each: usize, of: usize },
+    /// Half of the rows: `each` of every two times `each`, the first of them this one. The others are another tensor's.
+    Half { first: usize, each: usize },
 }
 
 impl Order {
@@ -33,13 +33,13 @@ impl Order {
                 let (head, within) = ((row - from) / height, (row - from) % height);
                 from + (head % each * keys + head / each) * height + within
             }
-            Self::Part { first, each, of } => row / each * of + first + row % each,
+            Self::Half { first, each } => row / each * each * 2 + first + row % each,
         }
     }
 
     /// How many rows the file's tensor has for so many of a checkpoint's.
     pub(super) fn stored_rows(self, rows: usize) -> usize {
-        if let Self::Part { each, of, .. } = self { rows / each * of } else { rows }
+        if let Self::Half { .. } = self { 2 * rows } else { rows }
     }
 
     /// How many rows are read together.
@@ -159,8 +159,8 @@ impl Layout {
             "in_proj_z" if by_place => delta.values(0, value_dim),
             "in_proj_b" | "in_proj_a" | "A_log" | "dt_bias" if by_place => delta.values(0, 1),
             // Of each key head, how much is written and then how much is kept.
-            "in_proj_b" => Order::Part { first: 0, each, of: 2 * each },
-            "in_proj_a" => Order::Part { first: each, each, of: 2 * each },
+            "in_proj_b" => Order::Half { first: 0, each },
+            "in_proj_a" => Order::Half { first: each, each },
             _ => Order::Plain,
         }
     }
@@ -211,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_joined_rows_is_read_alone() {
-        let (first, second) = (Order::Part { first: 0, each: 2, of: 4 }, Order::Part { first: 2, each: 2, of: 4 });
+    fn half_of_joined_rows_is_read_alone() {
+        let (first, second) = (Order::Half { first: 0, each: 2 }, Order::Half { first: 2, each: 2 });
         assert_eq!((rows(first, 0..4, b"aaAAbbBB"), rows(second, 0..4, b"aaAAbbBB")), (b"aabb".into(), b"AABB".into()));
         assert_eq!(rows(second, 1..3, b"aaAAbbBB"), b"AB");
         assert_eq!(first.stored_rows(4), 8);

@@ -32,6 +32,14 @@ pub enum FolderError {
         /// The link.
         file: PathBuf,
     },
+    /// The file ends before its header begins.
+    #[error("{file} has only {bytes} bytes: it is truncated, or was downloaded only in part")]
+    Short {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
     /// The header's length is impossible.
     #[error("{file}: the header claims {claimed} bytes, more than the file holds or the format allows")]
     HeaderLength {

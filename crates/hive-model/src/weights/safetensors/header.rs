@@ -15,8 +15,17 @@ use safetensors::tensor::Metadata;
 
 use super::error::FolderError;
 
-/// Limit on the header of a file; the format allows 100 MB, and the largest real ones have ten.
-const MAX_HEADER_BYTES: u64 = 64 << 20;
+/// Limit on the header of a file; the format allows 100 MB, and the largest real ones have ten. Parsed, it may take
+/// twenty times as much.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+/// Limits on what it lists. Models with a tensor per expert and layer have about a hundred thousand in many files.
+const MAX_TENSORS: usize = 1 << 17;
+/// Kernels of convolutions have five.
+const MAX_DIMENSIONS: usize = 8;
+/// The longest real names have about a hundred bytes.
+const MAX_NAME_BYTES: usize = 1 << 10;
+/// Limit on a message of the parser, which may repeat a name.
+const MAX_MESSAGE_CHARS: usize = 200;
 
 /// A tensor's position and type.
 #[derive(Debug)]
@@ -32,6 +41,9 @@ pub(super) struct Entry {
 pub(super) fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>, FolderError> {
     let io = |source| FolderError::Io { file: path.clone(), source };
     let (file, length) = regular::open(&path).map_err(io)?;
+    if length < 8 {
+        return Err(FolderError::Short { file: path, bytes: length });
+    }
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(io)?;
     let claimed = u64::from_le_bytes(prefix);
@@ -44,8 +56,22 @@ pub(super) fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<Stri
     *left -= claimed;
     let mut header = vec![0; claimed as usize];
     file.read_exact_at(&mut header, 8).map_err(io)?;
+    let refuse = |why: String| FolderError::Header { file: path.clone(), why };
     let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| FolderError::Header { file: path.clone(), why: error.to_string() })?;
+        .map_err(|error| refuse(error.to_string().chars().take(MAX_MESSAGE_CHARS).collect()))?;
+    drop(header);
+    let tensors = metadata.tensors();
+    if tensors.len() > MAX_TENSORS {
+        return Err(refuse(format!("it lists {} tensors; more than {MAX_TENSORS} are not accepted", tensors.len())));
+    }
+    for (name, info) in &tensors {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(refuse(format!("the name of a tensor has {} bytes", name.len())));
+        }
+        if info.shape.len() > MAX_DIMENSIONS {
+            return Err(refuse(format!("tensor {name} has {} dimensions", info.shape.len())));
+        }
+    }
     // Deserializing has validated offsets, sizes and order.
     let expected = metadata.data_len() as u64;
     let found = length - 8 - claimed;
@@ -53,7 +79,7 @@ pub(super) fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<Stri
         return Err(FolderError::DataLength { file: path, found, expected });
     }
     let file = Arc::new((path, file));
-    let entries = metadata.tensors().into_iter().map(|(name, info)| {
+    let entries = tensors.into_iter().map(|(name, info)| {
         let (start, end) = info.data_offsets;
         let entry = Entry {
             file: file.clone(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use hive_text::json::without_mark;
 use hive_text::regular;
 use serde::Deserialize;
 
@@ -48,7 +49,7 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
     if regular::is_lfs_pointer(path) {
         return Err(FolderError::Pointer { file: path.to_owned() });
     }
-    let index: Index = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let index: Index = serde_json::from_slice(without_mark(&bytes)).map_err(|error| refuse(error.to_string()))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|file| Path::new(file).file_name().is_none_or(|name| name != file.as_str())) {
         Some(file) => Err(refuse(format!("\"{file}\" is not the name of a file in this folder"))),
@@ -160,6 +161,10 @@ mod tests {
             |file: &str| std::fs::write(at(INDEX), format!("{{\"weight_map\":{{\"norm\":\"{file}\"}}}}")).unwrap();
         index("model-00001-of-00001.safetensors");
         assert_eq!(opened(folder.path()).unwrap().vector("norm", 1).unwrap().to_f32(), [1.0]);
+        // Some editors write a byte order mark.
+        let marked = [b"\xef\xbb\xbf", std::fs::read(at(INDEX)).unwrap().as_slice()].concat();
+        std::fs::write(at(INDEX), marked).unwrap();
+        assert!(opened(folder.path()).is_ok());
         std::fs::write(
             at(INDEX),
             r#"{"weight_map":{"norm":"model-00001-of-00002.safetensors","head":"model-00002-of-00002.safetensors"}}"#,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value as Json;
 
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names::of_text;
@@ -55,27 +56,68 @@ pub struct QuantizationTable {
 }
 
 impl QuantizationTable {
-    /// Reads the value of `quantization`; entries that are neither an override nor a known setting are ignored.
+    /// Reads the value of `quantization`. What is neither an override nor a known setting is ignored.
     ///
     /// # Errors
-    /// A quantization mode that is not known, by name.
-    pub fn from_json(value: &serde_json::Value) -> Result<Self, String> {
-        let modes = value.as_object().into_iter().flat_map(|table| table.values()).chain([value]);
-        let modes = modes.filter_map(|entry| entry.get("mode")?.as_str());
-        if let Some(mode) = modes.into_iter().find(|mode| !["affine", "mxfp4", "nvfp4", "mxfp8"].contains(mode)) {
-            return Err(mode.to_owned());
+    /// What is not supported: a mode, by its name, or numbers that are not there or cannot be.
+    pub fn from_json(value: &Json) -> Result<Self, String> {
+        let mut overrides = BTreeMap::new();
+        for (name, entry) in value.as_object().into_iter().flatten() {
+            let quantization = match entry {
+                Json::Bool(false) => None,
+                Json::Object(_) => read(entry).map_err(|why| format!("{why} of {name}"))?,
+                _ => continue,
+            };
+            overrides.insert(of_text(name).into_owned(), quantization);
         }
-        let overrides = value.as_object().into_iter().flatten().filter_map(|(name, entry)| match entry {
-            serde_json::Value::Bool(false) => Some((of_text(name).into_owned(), None)),
-            serde_json::Value::Object(_) => {
-                Some((of_text(name).into_owned(), serde_json::from_value(entry.clone()).ok()))
-            }
-            _ => None,
-        });
-        Ok(Self { default: serde_json::from_value(value.clone()).ok(), overrides: overrides.collect() })
+        Ok(Self { default: read(value)?, overrides })
     }
 
     pub(super) fn of(&self, name: &str) -> Option<Quantization> {
         self.overrides.get(name).copied().unwrap_or(self.default)
+    }
+}
+
+/// Reads a quantization; `None` if nothing is said of one.
+fn read(entry: &Json) -> Result<Option<Quantization>, String> {
+    if let Some(mode) = entry["mode"].as_str().filter(|mode| !["affine", "mxfp4", "nvfp4", "mxfp8"].contains(mode)) {
+        return Err(format!("{mode} quantization"));
+    }
+    let keys = ["group_size", "bits", "mode"].map(|key| (key, &entry[key]));
+    if keys.iter().all(|(_, value)| value.is_null()) {
+        return Ok(None);
+    }
+    let words = || keys.map(|(key, value)| format!("{key} = {value}")).join(", ");
+    Quantization::deserialize(entry).map(Some).map_err(|_| format!("quantization with {}", words()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_quantization_without_its_numbers_is_not_none() {
+        let table = |value: Json| QuantizationTable::from_json(&value);
+        for nothing in [json!(null), json!({}), json!({ "quant_method": "mlx", "skipped": ["a"] })] {
+            assert_eq!(table(nothing).unwrap().of("a"), None);
+        }
+        let four = Quantization { group_size: 64, bits: 4, mode: Mode::Affine };
+        let eight = json!({ "group_size": 32, "bits": 8, "mode": "affine" });
+        let mixed = table(json!({ "group_size": 64, "bits": 4, "a": false, "b": {}, "c": eight })).unwrap();
+        assert_eq!(["a", "b", "d"].map(|name| mixed.of(name)), [None, None, Some(four)]);
+        assert_eq!(mixed.of("c"), Some(Quantization { group_size: 32, bits: 8, ..four }));
+        for (value, words) in [
+            (json!({ "bits": 8 }), "quantization with group_size = null, bits = 8, mode = null"),
+            (json!({ "bits": "4", "group_size": 64 }), "bits = \"4\""),
+            (json!({ "bits": 4, "group_size": -1 }), "group_size = -1"),
+            (json!({ "bits": 4, "group_size": 64, "mode": 1 }), "mode = 1"),
+            (json!({ "bits": 4, "group_size": 64, "mode": "int4" }), "int4 quantization"),
+            (json!({ "bits": 4, "group_size": 64, "a.b": { "bits": 8 } }), "mode = null of a.b"),
+            (json!({ "bits": 4, "group_size": 64, "a.b": { "mode": "awq" } }), "awq quantization of a.b"),
+        ] {
+            let why = table(value).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
     }
 }
