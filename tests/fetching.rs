@@ -310,12 +310,18 @@ fn a_machine_that_sends_wrong_bytes_is_named_and_they_come_from_elsewhere() {
         std::fs::write(in_cache(name), &whole).unwrap();
     }
     let [alpha, beta, gamma] = &swarm.nodes[..] else { panic!("three machines") };
-    let has_it = |name: &str| {
+    // Whoever has read all that tells the model says its digest.
+    let digest_of = |name: &str| {
         let peers = gamma.json(&["peers"], None);
-        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned();
-        peer.is_some_and(|peer| peer["profile"]["copies"].to_string().contains("owner/name"))
+        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned()?;
+        let copies = peer["profile"]["copies"].as_array().cloned().unwrap_or_default();
+        let copy = copies.iter().find(|copy| copy["name"].as_str().is_some_and(|name| name.starts_with("owner/name")));
+        copy?["digest"].as_str().map(str::to_owned)
     };
-    patiently("gamma knows that both have it", || has_it("alpha") && has_it("beta"));
+    patiently("gamma knows that both have it", || {
+        let digests = ["alpha", "beta"].map(digest_of);
+        digests[0].is_some() && digests[0] == digests[1]
+    });
     // From here on, the last third of beta's file is wrong, and nothing tells: its size and its time are those of before.
     let file = in_cache("beta");
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();

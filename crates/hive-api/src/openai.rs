@@ -96,7 +96,8 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Load(RingError::Stage { .. }) => {
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error);
         }
-        ServeError::Paused(_) => return Refusal::new(StatusCode::CONFLICT, "download_paused", error),
+        // Client libraries repeat a conflict by themselves, and would resume the download.
+        ServeError::Paused(_) => "download_paused",
         ServeError::Stopping => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error),
     };
     Refusal::bad(code, error)

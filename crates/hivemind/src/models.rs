@@ -123,6 +123,12 @@ fn read_plan(file: &Path) -> Result<Vec<StageLayers>, Failure> {
     Ok(plan.stages)
 }
 
+/// Whether a load is of the model that was asked for: one that is named by its repository loads as a file in it.
+fn is_of(load: &str, model: &str) -> bool {
+    let (base, part) = model.split_once(':').unwrap_or((model, ""));
+    load == model || load.strip_prefix(base).is_some_and(|file| file.starts_with('/') && file.contains(part))
+}
+
 async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), Failure> {
     let request = LoadRequest { model: model.to_owned(), stages: plan.map(read_plan).transpose()? };
     let loading = client.post_patiently::<Done>("/hive/v1/models/load", &request);
@@ -138,8 +144,8 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
             }
             () = tokio::time::sleep(LOOK) => {
                 let status: Status = client.get("/hive/v1/status", &[]).await?;
-                // Another name for the same model may have been asked for.
-                let own = status.loads.iter().find(|loading| loading.name == model).or(status.loads.first());
+                let only = if let [only] = status.loads.as_slice() { Some(only) } else { None };
+                let own = status.loads.iter().find(|loading| is_of(&loading.name, model)).or(only);
                 if let Some(loading) = own.filter(|loading| loading.fetching_bytes > 0) {
                     let megabytes = |bytes: u64| (bytes / 1_000_000) as usize;
                     let of = megabytes(loading.fetching_bytes);
@@ -151,6 +157,26 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
                     progress.get_or_insert_with(what).set(loading.layers);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_named_by_its_repository_loads_as_a_file_in_it() {
+        let load = "owner/name/model-Q4_K_M.gguf";
+        for (model, is_it) in [
+            (load, true),
+            ("owner/name", true),
+            ("owner/name:Q4_K_M", true),
+            ("owner/name:Q8_0", false),
+            ("owner/nam", false),
+            ("owner/name@v1:Q4_K_M", false),
+        ] {
+            assert_eq!(is_of(load, model), is_it, "{model}");
         }
     }
 }

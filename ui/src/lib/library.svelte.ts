@@ -11,8 +11,9 @@ export function withoutFolders(message: string): string {
 
 /** The load in progress of a model. One that was asked for by its repository has the name of a file in it. */
 export function loadOf(loads: Loading[], model: string): Loading | undefined {
-  const repository = model.split(/[@:]/)[0]?.toLowerCase();
-  return loads.find(({ name }) => name === model) ?? loads.find(({ name }) => name.toLowerCase().startsWith(`${repository}/`));
+  const [base = "", part = ""] = model.toLowerCase().split(":");
+  const isFile = (file: string) => file.startsWith(`${base}/`) && file.includes(part);
+  return loads.find(({ name }) => name === model) ?? loads.find(({ name }) => isFile(name.toLowerCase()));
 }
 
 class Library {
@@ -25,6 +26,8 @@ class Library {
   /** The operation in progress on each model, by name. */
   busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
   problem = $state("");
+  /** The model that it is about. */
+  problemOf = $state("");
   /** Whether the problem is that the hub wants a token, or another one. */
   denied = $state(false);
 
@@ -77,8 +80,11 @@ class Library {
       done = true;
     } catch (thrown) {
       // Somebody wanted it so.
-      if (code(thrown) !== "download_paused") this.problem = why(thrown);
-      this.denied = code(thrown) === "model_denied";
+      if (code(thrown) !== "download_paused") {
+        this.problem = why(thrown);
+        this.problemOf = name;
+        this.denied = code(thrown) === "model_denied";
+      }
     }
     this.busy[name] = undefined;
     await this.refresh();

@@ -14,7 +14,7 @@ import Chat from "../views/Chat.svelte";
 vi.mock("../lib/pdf", () => ({ readPdf: (...given: Parameters<typeof readPdf>) => reader(...given) }));
 let reader: typeof readPdf;
 
-const shown = { machines: [] } as unknown as Snapshot;
+const shown = { machines: [], loads: [] } as unknown as Snapshot;
 
 let node: FakeNode;
 

@@ -29,7 +29,7 @@ beforeEach(async () => {
   const computed = { tokens_per_s: 20, first_s: 1, context_tokens: 6800, context_limit: 8192, parts: [], unknown_options: [] };
   full = [message({ id: "q", role: "user", text: "Where to?" }), message({ id: "a", text: "Lisbon, by tram.", computed })];
   Object.assign(node.add("full", "Lisbon", full), { system: "Be brief.", choices: { ...chats.choices, model: "Qwen" } });
-  render(Chat, { shown: { machines: [] } as unknown as Snapshot, machines: () => {} });
+  render(Chat, { shown: { machines: [], loads: [] } as unknown as Snapshot, machines: () => {} });
   await waitFor(() => expect(chats.open.id).not.toBe(""));
   await chats.show("full");
 });

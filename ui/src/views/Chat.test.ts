@@ -5,11 +5,12 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import { library } from "../lib/library.svelte";
 import { catalogueModel, onDisk, variant } from "../testing";
 import { FakeNode, message } from "../testing/node";
 import Chat from "./Chat.svelte";
 
-const shown = { machines: [] } as unknown as Snapshot;
+const shown = { machines: [], loads: [] } as unknown as Snapshot;
 
 let node: FakeNode;
 
@@ -221,6 +222,13 @@ describe("the model", () => {
     await page.rerender({ shown: { ...shown, loads: [loading] } });
     expect(screen.getByRole<HTMLProgressElement>("progressbar").value).toBe(1e9);
     expect(screen.getByText("owner/qwen")).toBeTruthy();
+    // What is in memory waits for no other model's download.
+    node.models = [{ ...STARTER, loaded: true }];
+    await library.refresh();
+    await waitFor(() => expect(screen.queryByRole("progressbar")).toBeNull());
+    node.models = [STARTER];
+    await library.refresh();
+    expect(await screen.findByRole("progressbar")).toBeTruthy();
     node.write(chats.open.id, "Hi");
     await waitFor(() => expect(screen.queryByRole("progressbar")).toBeNull());
   });

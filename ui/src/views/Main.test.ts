@@ -30,6 +30,7 @@ const shown = {
   requests: [],
   found: [],
   update: { kind: "unknown" },
+  loads: [],
 } as unknown as Snapshot;
 
 let asked: string[] = [];

@@ -138,7 +138,7 @@ impl StageHost {
         let largest = manifest.files.iter().map(|file| file.bytes).sum::<u64>().min(LARGEST_OUTLINE);
         let needed = if before.is_some() { 0 } else { largest };
         let _room = aside(|| self.inner.fetching.make_room(&copy, needed, 0, |other| self.remove_parts(other)))?;
-        let is_confirmed = before.as_ref().is_some_and(|known| known.revision.is_some());
+        let is_confirmed = aside(|| copy.known()).is_some_and(|known| known.revision.is_some());
         // One commit may have several names. The shortest stays.
         let is_main = before.as_ref().is_some_and(|known| known.revision.as_deref() == Some(MAIN));
         let was_public = before.as_ref().is_some_and(|known| known.is_public);

@@ -63,7 +63,10 @@ impl StageHost {
         let is_new = aside(|| !store.has(&manifest));
         let copy = aside(|| store.open(&manifest)).map_err(FetchFailure::other)?;
         let in_use = aside(|| copy.in_use());
-        let known = aside(|| copy.known());
+        let (known, was_known) = aside(|| (copy.known(), copy.was_known()));
+        if was_known.is_some_and(|known| known.digest != digest) {
+            return Err(other("files of the same names and sizes are here, of another model"));
+        }
         let largest = if known.is_some() { 0 } else { manifest.files.iter().map(|file| file.bytes).sum() };
         let room = aside(|| {
             let needed = LARGEST_OUTLINE.min(largest);
@@ -71,8 +74,7 @@ impl StageHost {
         });
         let (room, taken) = match (room, known) {
             (Err(why), _) => (None, Err(why)),
-            (Ok(room), Some(known)) if known.digest == digest => (Some(room), Ok(())),
-            (Ok(_), Some(_)) => return Err(other("files of the same names and sizes are here, of another model")),
+            (Ok(room), Some(_)) => (Some(room), Ok(())),
             (Ok(room), None) => {
                 let taking = self.take_outline(&mut channel, &copy, digest);
                 let late = || Err("its outline does not come".to_owned());
@@ -82,8 +84,8 @@ impl StageHost {
         };
         let settled = match taken {
             Ok(()) => {
-                let (revision, is_public) =
-                    aside(|| copy.was_known()).map_or((None, false), |known| (known.revision, known.is_public));
+                let before = aside(|| copy.was_known()).filter(|known| known.digest == digest);
+                let (revision, is_public) = before.map_or((None, false), |known| (known.revision, known.is_public));
                 let settled = self.settled(&copy, Some(digest), revision.as_deref(), is_public);
                 settled.await.map_err(FetchFailure::Other)
             }
@@ -110,11 +112,11 @@ impl StageHost {
                     }
                     let range = at..at.saturating_add(bytes.len() as u64);
                     let written = aside(|| {
-                        if write_new(copy, &file, at, &bytes)? {
+                        if write_new(copy, &file, at, &bytes, PartCopy::write_unknown)? {
                             return Ok(true);
                         }
-                        copy.forget(&file, range)?;
-                        write_new(copy, &file, at, &bytes)
+                        copy.forget_unknown(&file, range)?;
+                        write_new(copy, &file, at, &bytes, PartCopy::write_unknown)
                     });
                     written.map_err(|error| error.to_string())?;
                 }
@@ -133,7 +135,7 @@ impl StageHost {
         for file in copy.manifest().files.iter().filter(|file| is_weights(&file.name)) {
             let own = outline.iter().filter(|(of, _)| *of == file.name).map(|(_, range)| range.clone());
             for beyond in beyond(0..file.bytes, &whole_blocks(own, file.bytes)) {
-                aside(|| copy.forget(&file.name, beyond)).map_err(|error| error.to_string())?;
+                aside(|| copy.forget_unknown(&file.name, beyond)).map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -152,18 +154,21 @@ impl StageHost {
         while let Some(chunk) = sources.next(peer).await {
             let bytes: u64 = chunk.ranges.iter().map(|range| range.end - range.start).sum();
             let patience = CHUNK_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
-            let asked = self.take(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
-            let late = || Err(Disappointment::Gone("it is too slow".to_owned()));
-            let asked = tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| late());
+            let asking = self.take(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
+            let asked = tokio::time::timeout(patience, asking).await;
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
-            if still.iter().map(|range| range.end - range.start).sum::<u64>() < bytes {
-                (failures, has_sent) = (0, true);
-            }
+            let name = || self.membership().peers().name(peer);
+            let Ok(asked) = asked else {
+                // The hub may be faster.
+                tracing::debug!("{} is too slow to send more of a model", name());
+                sources.put_back(chunk, peer, still);
+                return Ok(());
+            };
+            has_sent |= still.iter().map(|range| range.end - range.start).sum::<u64>() < bytes;
             if let Err(Disappointment::Gone(why)) = &asked {
                 failures += 1;
-                let name = self.membership().peers().name(peer);
-                tracing::debug!(failures, "{name} does not send more of a model: {why}");
+                tracing::debug!(failures, "{} does not send more of a model: {why}", name());
                 if !has_sent || failures >= FAILURES {
                     sources.put_back(chunk, peer, still);
                     return Ok(());
@@ -174,13 +179,14 @@ impl StageHost {
             }
             sources.put_back(chunk, peer, still);
             match asked {
-                Ok(()) | Err(Disappointment::Gone(_)) => {}
+                Ok(()) => failures = 0,
+                Err(Disappointment::Gone(_)) => {}
                 Err(Disappointment::Wrong) => {
                     // What it sent before is of the same kind.
                     for (file, range) in sources.ban(peer) {
                         aside(|| copy.forget(&file, range))?;
                     }
-                    let name = self.membership().peers().name(peer);
+                    let name = name();
                     tracing::warn!("{name} sent other bytes than the model has; it is not asked any more");
                     self.membership()
                         .peers()
@@ -230,7 +236,7 @@ impl StageHost {
                     if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));
                     }
-                    match aside(|| write_new(copy, file, at, &bytes)) {
+                    match aside(|| write_new(copy, file, at, &bytes, PartCopy::write_unconfirmed)) {
                         Ok(true) => {}
                         Ok(false) => return Err(Disappointment::Wrong),
                         Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -276,7 +282,13 @@ fn over_gaps(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 /// Writes what is new of some whole blocks. `false`, and nothing is written, if others are here already and differ.
-fn write_new(copy: &PartCopy, file: &FileName, at: u64, bytes: &[u8]) -> std::io::Result<bool> {
+fn write_new(
+    copy: &PartCopy,
+    file: &FileName,
+    at: u64,
+    bytes: &[u8],
+    write: impl Fn(&PartCopy, &FileName, u64, &[u8]) -> std::io::Result<()>,
+) -> std::io::Result<bool> {
     let range = at..at.saturating_add(bytes.len() as u64);
     let within = |part: &Range<u64>| {
         let (start, end) = (part.start.max(range.start), part.end.min(range.end));
@@ -290,7 +302,7 @@ fn write_new(copy: &PartCopy, file: &FileName, at: u64, bytes: &[u8]) -> std::io
     }
     for missing in copy.missing(file, range.clone()) {
         let (start, part) = within(&missing);
-        copy.write_unconfirmed(file, start, &bytes[part])?;
+        write(copy, file, start, &bytes[part])?;
     }
     Ok(true)
 }

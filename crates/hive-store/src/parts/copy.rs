@@ -266,10 +266,27 @@ impl PartCopy {
 
     /// The same with what another machine has sent. An error of the kind `ResourceBusy` while the hub confirms what is here.
     pub fn write_unconfirmed(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_if(file, at, bytes, || match self.0.confirming.load(Ordering::Relaxed) {
+        self.write_if(file, at, bytes, || self.check_unconfirmed())
+    }
+
+    /// The same, and an error also if the model is known by now.
+    pub fn write_unknown(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_if(file, at, bytes, || self.check_unknown())
+    }
+
+    fn check_unconfirmed(&self) -> io::Result<()> {
+        match self.0.confirming.load(Ordering::Relaxed) {
             0 => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::ResourceBusy, "the hub is being asked for this model")),
-        })
+        }
+    }
+
+    fn check_unknown(&self) -> io::Result<()> {
+        self.check_unconfirmed()?;
+        match self.known() {
+            None => Ok(()),
+            Some(_) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "this model is known here by now")),
+        }
     }
 
     fn write_if(&self, file: &FileName, at: u64, bytes: &[u8], may: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -305,8 +322,18 @@ impl PartCopy {
 
     /// Forgets the blocks that a range touches: they were wrong.
     pub fn forget(&self, file: &FileName, range: Range<u64>) -> io::Result<()> {
+        self.forget_if(file, range, || Ok(()))
+    }
+
+    /// The same, unless the hub confirms what is here, or the model is known by now: an error of the kind `ResourceBusy`.
+    pub fn forget_unknown(&self, file: &FileName, range: Range<u64>) -> io::Result<()> {
+        self.forget_if(file, range, || self.check_unknown())
+    }
+
+    fn forget_if(&self, file: &FileName, range: Range<u64>, may: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let size = self.size_of(file)?;
         let _changing = self.change()?;
+        may()?;
         let open = self.file(file, size).open()?;
         open.set(&touched(&range, size), false)?;
         open.map.sync_data()
@@ -678,9 +705,19 @@ mod tests {
         let refused = same.write_unconfirmed(&gguf(), 0, &blocks(0..1)).unwrap_err();
         assert_eq!((refused.kind(), same.bytes()), (io::ErrorKind::ResourceBusy, 0));
         same.write(&gguf(), 0, &blocks(0..1)).unwrap();
+        let busy = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        busy(same.forget_unknown(&gguf(), 0..BLOCK));
         drop(confirming);
         same.write_unconfirmed(&gguf(), BLOCK, &blocks(1..2)).unwrap();
+        same.write_unknown(&gguf(), 2 * BLOCK, &blocks(2..3)).unwrap();
+        same.forget_unknown(&gguf(), 2 * BLOCK..3 * BLOCK).unwrap();
         assert_eq!(same.bytes(), 2 * BLOCK);
+        // Nor do they begin to send another model once it is known which one this is.
+        copy.settle(&Known { digest: "d1".to_owned(), revision: None, is_public: false }).unwrap();
+        busy(same.write_unknown(&gguf(), 2 * BLOCK, &blocks(2..3)));
+        busy(same.forget_unknown(&gguf(), 0..BLOCK));
+        same.write_unconfirmed(&gguf(), 2 * BLOCK, &blocks(2..3)).unwrap();
+        assert_eq!(same.bytes(), 3 * BLOCK);
     }
 
     #[test]
