@@ -32,6 +32,7 @@ const SAME = [
   "updates",
   "stopKey",
   "code",
+  "huggingFace",
   "megabits",
   "webAddress",
   "shortcuts.chat",
