@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hive_net::PeerId;
-use tokio::sync::Mutex as AsyncMutex;
-
 use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space, Token};
+use tokio::sync::Mutex as AsyncMutex;
 
 pub use failure::FetchFailure;
 pub(crate) use sources::Sources;
@@ -78,12 +77,7 @@ impl Fetching {
         // Whoever fetches into the same copy brings some of it.
         let needed = needed.saturating_sub(copy.pending());
         loop {
-            let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
-            let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
-            let leaving = self.store.leaving(needed, Space { free, cap }).map_err(|why| match why {
-                NoRoom::Disk { available } => FetchFailure::Disk { needed, free: available },
-                NoRoom::Cap { cap, available } => FetchFailure::Cap { needed, cap, free: available },
-            })?;
+            let leaving = self.leaving(needed, left)?;
             if leaving.is_empty() {
                 return Ok(copy.expect(needed));
             }
@@ -100,11 +94,17 @@ impl Fetching {
 
     /// Whether other copies would have to make room for `needed` bytes of a copy.
     pub(crate) fn would_remove(&self, copy: &PartCopy, needed: u64, left: u64) -> bool {
+        self.leaving(needed.saturating_sub(copy.pending()), left).is_ok_and(|leaving| !leaving.is_empty())
+    }
+
+    /// The copies that have to go for `needed` bytes, and `left` beside them on the disk.
+    fn leaving(&self, needed: u64, left: u64) -> Result<Vec<PartCopy>, FetchFailure> {
         let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(free) = self.store.room() else { return false };
-        let needed = needed.saturating_sub(copy.pending());
-        let leaving = self.store.leaving(needed, Space { free: free.saturating_sub(left), cap });
-        leaving.is_ok_and(|leaving| !leaving.is_empty())
+        let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
+        self.store.leaving(needed, Space { free, cap }).map_err(|why| match why {
+            NoRoom::Disk { available } => FetchFailure::Disk { needed, free: available },
+            NoRoom::Cap { cap, available } => FetchFailure::Cap { needed, cap, free: available },
+        })
     }
 
     /// The store of parts.
@@ -131,9 +131,8 @@ impl Fetching {
     /// The hub, if it may be asked.
     pub(crate) fn hub(&self) -> Option<Opened> {
         let open = || {
-            let environment = Settings::from_environment();
             let own = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            opened(&Settings { token: own.or(environment.token.clone()), ..environment })
+            opened(&Settings::with_token(own))
         };
         let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
         self.asks_hub.then(|| hub.get_or_insert_with(open).clone())

@@ -85,6 +85,12 @@ impl Settings {
         Self::of(&|name| std::env::var_os(name), hive_host::folders::hugging_face_token().as_deref())
     }
 
+    /// The same with a token that the owner has given, which counts before that of the environment.
+    pub fn with_token(token: Option<Token>) -> Self {
+        let environment = Self::from_environment();
+        Self { token: token.or_else(|| environment.token.clone()), ..environment }
+    }
+
     fn of(variable: &dyn Fn(&str) -> Option<OsString>, token_file: Option<&Path>) -> Self {
         let set = |name: &str| variable(name)?.into_string().ok().filter(|value| !value.trim().is_empty());
         let is_on = |name: &str| set(name).is_some_and(|value| is_true(&value));

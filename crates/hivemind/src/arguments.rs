@@ -168,7 +168,7 @@ pub(crate) enum Models {
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
     },
-    /// Pause a download that a running node does, for everybody who waits for it
+    /// Pause a download on every machine; what has arrived is kept
     Pause {
         /// Model name
         model: String,
@@ -184,7 +184,7 @@ pub(crate) enum Models {
         #[arg(value_parser = parse_model)]
         model: String,
     },
-    /// Give HiveMind a Hugging Face token for models whose licence you have accepted; it is read from standard input
+    /// Save a Hugging Face token, read from standard input, for models whose licence you have accepted
     Token {
         /// Forget the token
         #[arg(long)]

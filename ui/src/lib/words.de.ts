@@ -63,7 +63,7 @@ export const german: Words = {
   huggingFace: "Hugging Face",
   hubToken: "Hugging-Face-Token",
   hubTokenIs:
-    "Für Modelle, deren Lizenz Sie dort angenommen haben. Er bleibt auf diesem Gerät, und nur Ihre eigenen Downloads verwenden ihn.",
+    "Ein Token für Modelle, deren Lizenz Sie dort angenommen haben. Er bleibt auf diesem Gerät, und nur Ihre eigenen Downloads verwenden ihn.",
   tokenStored: "Ein Token ist gespeichert",
   tokenOfEnvironment: "HF_TOKEN wird verwendet",
   saveToken: "Token speichern",

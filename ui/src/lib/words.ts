@@ -85,7 +85,7 @@ export const english = {
   resumeDownload: "Resume",
   huggingFace: "Hugging Face",
   hubToken: "Hugging Face token",
-  hubTokenIs: "For models whose licence you have accepted there. It stays on this machine, and only your own downloads use it.",
+  hubTokenIs: "A token for models whose licence you have accepted there. It stays on this machine, and only your own downloads use it.",
   tokenStored: "A token is saved",
   tokenOfEnvironment: "HF_TOKEN is used",
   saveToken: "Save token",

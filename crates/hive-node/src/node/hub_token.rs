@@ -26,8 +26,7 @@ pub enum HubTokenError {
 
 /// The hub's settings for the node with this data folder, by its owner's token if there is one, else by the environment's.
 pub fn hub_settings(folder: &Path) -> Result<Settings, SecretError> {
-    let environment = Settings::from_environment();
-    Ok(Settings { token: stored(folder)?.or(environment.token.clone()), ..environment })
+    Ok(Settings::with_token(stored(folder)?))
 }
 
 fn stored(folder: &Path) -> Result<Option<Token>, SecretError> {

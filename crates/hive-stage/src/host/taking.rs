@@ -118,7 +118,9 @@ impl StageHost {
                         copy.forget_unknown(&file, range)?;
                         write_new(copy, &file, at, &bytes, PartCopy::write_unknown)
                     });
-                    written.map_err(|error| error.to_string())?;
+                    if !written.map_err(|error| error.to_string())? {
+                        return Err("another machine sends another outline of that model".to_owned());
+                    }
                 }
                 Given::End => break,
                 Given::Manifest(_) | Given::Nothing => return Err(STOPPED.to_owned()),
