@@ -210,6 +210,83 @@ fn a_model_that_nobody_uses_leaves_the_memory_of_every_machine_if_its_owner_want
     assert!(ann.log().contains("nobody used it"), "{}", ann.log());
 }
 
+/// Whether each of these models is in memory.
+fn are_in_memory(host: &Host, lab: &Lab, names: &[&str]) -> Vec<bool> {
+    let models = host.json(lab, &["models", "list"])["models"].clone();
+    let is_in_memory =
+        |name: &&str| models.as_array().unwrap().iter().any(|m| m["name"] == **name && m["loaded"] == true);
+    names.iter().map(is_in_memory).collect()
+}
+
+#[test]
+fn a_pinned_model_stays_in_memory_until_it_is_unpinned() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann"], "10.77.0");
+    let mut ann = lab.node("ann", "");
+    let copy = lab.scratch().join("copy.gguf");
+    std::fs::copy(std::env::var_os("HIVEMIND_STARTER").unwrap(), &copy).unwrap();
+    let copy = copy.to_str().unwrap();
+    let both = [STARTER, copy];
+    ann.run(&lab, &["models", "pin", STARTER]);
+    ann.run(&lab, &["models", "load", STARTER]);
+    // Another model takes the place of an unused one, and not of this.
+    ann.run(&lab, &["models", "load", copy]);
+    assert_eq!(are_in_memory(&ann, &lab, &both), [true, true]);
+    // Nobody has used it for longer than the other, which goes.
+    std::fs::write(ann.folder.join("config.toml"), "unload_after_idle_minutes = 0\n").unwrap();
+    patiently("the other is unloaded", || !are_in_memory(&ann, &lab, &both)[1]);
+    assert_eq!(are_in_memory(&ann, &lab, &both), [true, false]);
+    // Also after a restart.
+    ann.signal("-TERM");
+    ann.wait();
+    ann.start(&lab);
+    ann.run(&lab, &["models", "load", STARTER]);
+    ann.run(&lab, &["models", "load", copy]);
+    patiently("the other is unloaded", || !are_in_memory(&ann, &lab, &both)[1]);
+    assert_eq!(are_in_memory(&ann, &lab, &both), [true, false]);
+    assert!(ann.run(&lab, &["models", "list"]).contains("pinned"));
+    ann.run(&lab, &["models", "unpin", STARTER]);
+    patiently("it is unloaded, too", || !are_in_memory(&ann, &lab, &both)[0]);
+    let (code, _, why) = ann.try_run(&lab, &["models", "unpin", STARTER]);
+    assert!(code == 1 && why.contains("is not pinned"), "{why}");
+    let (code, _, why) = ann.try_run(&lab, &["models", "pin", "/nothing/is.gguf"]);
+    assert!(code == 1 && why.contains("/nothing/is.gguf"), "{why}");
+}
+
+#[test]
+fn an_alias_is_a_name_of_its_model_wherever_models_are_named() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann"], "10.77.0");
+    let mut ann = lab.node("ann", "");
+    ann.run(&lab, &["models", "alias", "fast", STARTER]);
+    ann.run(&lab, &["models", "alias", "also-fast", "fast"]);
+    ann.signal("-TERM");
+    ann.wait();
+    ann.start(&lab);
+    ann.run(&lab, &["models", "load", "fast"]);
+    assert_eq!(are_in_memory(&ann, &lab, &[STARTER]), [true]);
+    let answer = ann.json(&lab, &["chat", "also-fast", "--prompt", QUESTION, "--max-tokens", "20"]);
+    assert_eq!((answer["text"].as_str(), answer["model"].as_str()), (Some(ANSWER), Some(STARTER)));
+    assert!(ann.run(&lab, &["plan", "fast"]).contains(STARTER));
+    assert!(ann.run(&lab, &["models", "list"]).contains("also called also-fast, fast"));
+    ann.run(&lab, &["models", "unload", "fast"]);
+    assert_eq!(are_in_memory(&ann, &lab, &[STARTER]), [false]);
+    let aliases = ann.json(&lab, &["models", "alias"])["aliases"].clone();
+    let alias = |alias: &str| json!({ "alias": alias, "model": STARTER });
+    assert_eq!(aliases, json!([alias("also-fast"), alias("fast")]));
+    ann.run(&lab, &["models", "alias", "fast", "--remove"]);
+    for (arguments, words) in [
+        (&["alias", "fast", "--remove"][..], "there is no alias \"fast\""),
+        (&["load", "fast"], "fast"),
+        (&["alias", "two words", STARTER], "cannot be an alias"),
+        (&["alias", STARTER, STARTER], "is the name of a model"),
+        (&["alias", "fast", "nobody/nothing"], "nobody/nothing"),
+    ] {
+        let (code, _, why) = ann.try_run(&lab, &[&["models"], arguments].concat());
+        assert!(code == 1 && why.contains(words), "{arguments:?}: {code} {why}");
+    }
+}
+
 #[test]
 fn a_plan_that_cannot_be_is_refused_before_anything_is_loaded() {
     let (lab, ann, _bob) = two_in_one_swarm();

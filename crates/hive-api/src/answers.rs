@@ -42,7 +42,7 @@ impl Model for Swarm {
     fn weight_bytes(&self, choices: &Choices) -> BoxFuture<'static, Option<u64>> {
         let (node, wanted) = (self.node.clone(), choices.model.clone());
         Box::pin(async move {
-            let wanted = wanted.or_else(|| node.default_model().model);
+            let wanted = wanted.or_else(|| node.default_model().model).map(|name| node.serving().name_of(&name));
             let models = node.models().await;
             // The default model is the first.
             let found = models.iter().find(|model| wanted.as_ref().is_none_or(|wanted| *wanted == model.name));

@@ -3,8 +3,10 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use hive_node::{HubTokenError, LetGoError, Node};
-use hive_types::{CatalogueQuery, CatalogueView, Done, HubToken, LoadRequest, ModelName, ModelOnDisk, NewHubToken};
+use hive_node::{HubTokenError, LetGoError, MarkError, Node};
+use hive_types::{
+    Alias, AliasName, CatalogueQuery, CatalogueView, Done, HubToken, LoadRequest, ModelName, ModelOnDisk, NewHubToken,
+};
 
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
@@ -20,6 +22,11 @@ pub(crate) fn routes() -> Routes<Local> {
         .post("/models/load", MODELS, load)
         .post("/models/pause", MODELS, pause)
         .post("/models/unload", MODELS, unload)
+        .post("/models/pin", MODELS, pin)
+        .post("/models/unpin", MODELS, unpin)
+        .get("/aliases", MODELS, aliases)
+        .put("/aliases", MODELS, set_alias)
+        .delete("/aliases", MODELS, remove_alias)
         .get("/hub-token", ADMIN, hub_token)
         .put("/hub-token", ADMIN, set_hub_token)
         .delete("/hub-token", ADMIN, forget_hub_token)
@@ -64,6 +71,35 @@ async fn remove(State(node): State<Node>, Query(ModelName { model }): Query<Mode
     Ok(Json(Done::DONE))
 }
 
+/// Keeps a model in memory once it is loaded, and on the disk.
+async fn pin(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
+    node.pin(&model).map_err(mark_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
+async fn unpin(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
+    node.unpin(&model).map_err(mark_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
+/// The other names of models.
+async fn aliases(State(node): State<Node>) -> Json<Vec<Alias>> {
+    Json(node.aliases())
+}
+
+async fn set_alias(State(node): State<Node>, Json(alias): Json<Alias>) -> Result<Json<Done>, Refusal> {
+    node.set_alias(&alias).map_err(mark_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
+async fn remove_alias(
+    State(node): State<Node>,
+    Query(AliasName { alias }): Query<AliasName>,
+) -> Result<Json<Done>, Refusal> {
+    node.remove_alias(&alias).map_err(mark_refusal)?;
+    Ok(Json(Done::DONE))
+}
+
 /// Whether there is a token for downloads.
 async fn hub_token(State(node): State<Node>) -> Json<HubToken> {
     Json(node.hub_token())
@@ -86,6 +122,17 @@ fn hub_token_refusal(error: HubTokenError) -> Refusal {
     match error {
         HubTokenError::Malformed => Refusal::bad("malformed_token", error).param("token"),
         HubTokenError::NotKept(_) => Refusal::internal(error),
+    }
+}
+
+fn mark_refusal(error: MarkError) -> Refusal {
+    match error {
+        MarkError::Find(error) => serve_refusal(error.into()),
+        MarkError::NotPinned(_) => Refusal::bad("not_pinned", error),
+        MarkError::Malformed(_) => Refusal::bad("malformed_alias", error).param("alias"),
+        MarkError::Taken(_) => Refusal::bad("alias_taken", error).param("alias"),
+        MarkError::NoAlias(_) => Refusal::missing("alias_not_found", error),
+        MarkError::NotKept(_) => Refusal::internal(error),
     }
 }
 

@@ -51,7 +51,9 @@ pub mod catalogue {
 
 /// Models on a hub, and on their way to this machine's disk.
 pub mod store {
-    pub use hive_store::{Event, FetchError, FetchOptions, FindError, Hub, HubError, Listing, ModelName, Wait, fetch};
+    pub use hive_store::{
+        Event, FetchError, FetchOptions, FindError, Hub, HubError, Listing, ModelName, RateLimit, Wait, fetch,
+    };
 }
 
 /// Models in memory.
@@ -89,7 +91,7 @@ pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec}
 pub use hive_ring::{
     Event, FinishReason, GenerateError, PlacedStage, Reply, Request, Ring, RingError, RingOptions, Summary,
 };
-pub use hive_serving::{AnswerError, CountError, LetGoError, local_time};
+pub use hive_serving::{AnswerError, CountError, LetGoError, MarkError, local_time};
 pub use hive_stage::runtime;
 pub use hive_text::reasoning;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};

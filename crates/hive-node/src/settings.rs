@@ -2,6 +2,7 @@
 //! the file, which overrides the default.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,8 @@ pub struct Settings {
     pub only_when_idle_minutes: Option<u64>,
     /// Limit on the rate of sending to other machines, in megabits per second.
     pub bandwidth_mbit_per_s: Option<u64>,
+    /// Limit on the rate of downloads from Hugging Face, in megabits per second. What other machines send does not count.
+    pub download_mbit_per_s: Option<u64>,
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
@@ -121,6 +124,7 @@ impl Settings {
             only_when_idle: self.only_when_idle_minutes.map(time),
             unload_after: self.unload_after_idle_minutes.map(time),
             bits_per_s: self.bandwidth_mbit_per_s.map(|megabits| megabits.saturating_mul(1_000_000)),
+            download_bytes_per_s: self.download_bytes_per_s(),
             keep_prompts_here: self.keep_prompts_here.unwrap_or(false),
         }
     }
@@ -133,6 +137,12 @@ impl Settings {
     /// When the file in a data folder was last written; `None` if it does not exist.
     pub(crate) fn written(folder: &Path) -> Option<SystemTime> {
         std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
+    }
+
+    /// The limit on the rate of downloads; at least one byte per second.
+    pub fn download_bytes_per_s(&self) -> Option<NonZeroU64> {
+        let bytes = |megabits: u64| megabits.saturating_mul(1_000_000 / 8);
+        self.download_mbit_per_s.map(|megabits| NonZeroU64::new(bytes(megabits)).unwrap_or(NonZeroU64::MIN))
     }
 
     fn memory_cap(&self) -> Result<Option<u64>, SettingError> {

@@ -4,6 +4,7 @@
 //! sharing tells the others, which move its layers elsewhere before they release it (`ring/failover.rs`). This
 //! machine's own questions are computed here in any case.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_host::{Heat, Power};
@@ -20,6 +21,8 @@ pub struct Policy {
     pub unload_after: Option<Duration>,
     /// Limit on the rate of sending to other machines, in bits per second.
     pub bits_per_s: Option<u64>,
+    /// Limit on the rate of downloads, in bytes per second.
+    pub download_bytes_per_s: Option<NonZeroU64>,
     /// Whether models that fit on this machine stay on it.
     pub keep_prompts_here: bool,
 }

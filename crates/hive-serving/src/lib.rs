@@ -9,6 +9,7 @@
 
 mod error;
 mod library;
+mod marks;
 mod model_request;
 mod openings;
 mod placed;
@@ -19,6 +20,7 @@ mod views;
 
 pub use error::{AnswerError, ByHandError, CountError, ServeError};
 pub use library::LetGoError;
+pub use marks::{FILE as MARKS_FILE, MarkError, Marks};
 pub use model_request::ModelRequest;
 pub use openings::local_time;
 pub use placed::{FILE as PLACEMENTS_FILE, Placements};

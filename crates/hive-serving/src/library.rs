@@ -93,6 +93,8 @@ impl Serving {
             bytes: aside(|| parts.map_or_else(|| bytes_in(path), |copy| copy.bytes())),
             whole_bytes,
             loaded: loaded.contains(&shown),
+            pinned: self.is_pinned(&shown),
+            aliases: self.aliases_of(&shown),
             removable: whole_bytes.is_some() || name.as_ref().is_some_and(|name| name != models::starter_name()),
             name: shown,
             also_on,
@@ -120,6 +122,7 @@ impl Serving {
 
     /// Unloads a downloaded model, then removes it from this machine's disk.
     pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
+        let name = &*self.name_of(name);
         if name == models::starter_name() {
             return Err(LetGoError::Starter(name.to_owned()));
         }
@@ -137,7 +140,9 @@ impl Serving {
         };
         let removed = tokio::task::spawn_blocking(removing).await;
         let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })
+        removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })?;
+        self.forget(name);
+        Ok(())
     }
 }
 

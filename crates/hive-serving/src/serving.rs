@@ -11,6 +11,7 @@ mod idle;
 mod judge;
 mod loading;
 mod loads;
+mod marking;
 mod moving;
 mod place;
 mod placements;
@@ -27,6 +28,7 @@ use hive_stage::{InUse, StageHost, aside, models};
 use hive_types::{LoadingView, ModelView};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::marks::Marks;
 use crate::model_request::ModelRequest;
 use crate::openings::Openings;
 use crate::placed::{PlacedModel, Placements};
@@ -35,6 +37,7 @@ use crate::views::view;
 use fetches::Fetches;
 pub use loading::Layout;
 use loads::Loads;
+use marking::Pinned;
 
 struct Loaded {
     wanted: ModelRequest,
@@ -46,12 +49,6 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Whether it is unloaded to make room for a request. A model that is answering stays, unless it is the one asked
-    /// for.
-    fn makes_room_for(&self, wanted: &ModelRequest) -> bool {
-        self.wanted == *wanted || !self.ring.is_busy() || self.ring.is_abandoned()
-    }
-
     fn ring(&self) -> Ring {
         self.ring.clone()
     }
@@ -87,11 +84,14 @@ struct Inner {
     tokenizer: AsyncMutex<Option<KeptTokenizer>>,
     /// The content of `placements.json`.
     on_disk: Mutex<Placements>,
+    /// The content of `library.json`.
+    marks: Mutex<Marks>,
+    pinned: Mutex<Vec<Pinned>>,
 }
 
 impl Serving {
     /// Starts with no model in memory; `placements` is restored later.
-    pub fn new(host: StageHost, placements: Placements, keeps_prompts_here: bool) -> Self {
+    pub fn new(host: StageHost, placements: Placements, marks: Marks, keeps_prompts_here: bool) -> Self {
         let inner = Inner {
             host,
             keeps_prompts_here: AtomicBool::new(keeps_prompts_here),
@@ -106,8 +106,12 @@ impl Serving {
             tokenizer: AsyncMutex::default(),
             restoring: watch::channel(placements.in_memory).0,
             by_hand: Mutex::new(placements.by_hand),
+            marks: Mutex::new(marks),
+            pinned: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        let serving = Self { inner: Arc::new(inner) };
+        serving.hold_pinned();
+        serving
     }
 
     /// The stages on this machine, and access to those on others.
@@ -149,7 +153,7 @@ impl Serving {
     /// Pauses the download of a model, for everybody who waits for it; `false` if it is not being downloaded. What has
     /// arrived stays on the machines' disks.
     pub fn pause_download(&self, name: &str) -> bool {
-        self.inner.fetches.pause(name)
+        self.inner.fetches.pause(&self.name_of(name))
     }
 
     fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {
@@ -160,7 +164,7 @@ impl Serving {
     pub fn names(&self) -> Vec<String> {
         let loaded = self.loaded();
         let names = loaded.iter().filter(|loaded| !loaded.ring.is_abandoned());
-        names.map(|loaded| loaded.wanted.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
+        names.map(|loaded| loaded.name().to_owned()).collect()
     }
 
     /// The ring that serves a request, if it is loaded. Counts as a use.
@@ -171,11 +175,6 @@ impl Serving {
         Some(loaded.ring())
     }
 
-    /// The rings that are unloaded to make room for a request.
-    fn unused_beside(&self, wanted: &ModelRequest) -> Vec<Ring> {
-        self.loaded().iter().filter(|loaded| loaded.makes_room_for(wanted)).map(Loaded::ring).collect()
-    }
-
     /// Bytes that are freed for a request, per machine.
     pub(crate) fn freed_for(&self, wanted: &ModelRequest) -> Vec<(PeerId, u64)> {
         held_by(&self.unused_beside(wanted))
@@ -184,6 +183,7 @@ impl Serving {
     /// Unloads a model by its name, or by another name of the same files. Returns `None` if it is not loaded, `false`
     /// if it is answering.
     pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
+        let name = &*self.name_of(name);
         let place = aside(|| models::place(name));
         let is_its_name = |other: &str| other == name || (place.is_some() && models::place(other) == place);
         let mut meant: Vec<ModelRequest> = self.loaded().iter().map(|loaded| loaded.wanted.clone()).collect();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hive_net::PeerId;
-use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space, Token};
+use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, RateLimit, Settings, Space, Token};
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use failure::FetchFailure;
@@ -29,6 +29,8 @@ pub(crate) struct Fetching {
     /// Held while room is made, so that two fetches do not count on the same.
     making_room: Mutex<()>,
     asks_hub: bool,
+    /// For all that comes from the hub together.
+    hub_limit: RateLimit,
     /// The token that this owner has given to HiveMind; without it, that of the environment counts.
     token: Mutex<Option<Token>>,
     /// The hub as this owner asks it. Opened when it is first asked, and again with another token.
@@ -50,6 +52,7 @@ impl Fetching {
             cap: Mutex::new(cap),
             making_room: Mutex::default(),
             asks_hub,
+            hub_limit: RateLimit::default(),
             token: Mutex::default(),
             hub: Mutex::default(),
             hub_for_all: OnceLock::new(),
@@ -61,6 +64,11 @@ impl Fetching {
     /// Sets the most bytes for the store; `None` is no limit.
     pub(crate) fn limit(&self, cap: Option<u64>) {
         *self.cap.lock().unwrap_or_else(PoisonError::into_inner) = cap;
+    }
+
+    /// How fast the hub may be read.
+    pub(crate) fn hub_limit(&self) -> &RateLimit {
+        &self.hub_limit
     }
 
     /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk, by removing

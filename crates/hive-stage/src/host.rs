@@ -20,6 +20,7 @@ mod streams;
 mod taking;
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +54,8 @@ pub struct HostOptions {
     pub fetches: Fetches,
     /// The most disk for what it fetches, in bytes.
     pub disk_cap: Option<u64>,
+    /// The rate limit for downloads, in bytes per second.
+    pub download_bytes_per_s: Option<NonZeroU64>,
 }
 
 /// From where a machine fetches what it lacks of a model.
@@ -126,7 +129,7 @@ struct Coordinated {
 impl StageHost {
     /// A host without stages.
     pub fn new(member: Membership, options: HostOptions) -> Self {
-        let HostOptions { memory_cap, bits_per_s, trust_paths, fetches, disk_cap } = options;
+        let HostOptions { memory_cap, bits_per_s, trust_paths, fetches, disk_cap, download_bytes_per_s } = options;
         member.describe(|profile| {
             std::mem::replace(&mut profile.fetches, fetches != Fetches::Nothing) != profile.fetches
         });
@@ -150,6 +153,7 @@ impl StageHost {
             streams: Streams::default(),
         };
         inner.pace.limit(bits_per_s);
+        inner.fetching.hub_limit().set(download_bytes_per_s);
         Self { inner: Arc::new(inner) }
     }
 
@@ -176,6 +180,11 @@ impl StageHost {
     /// Sets the rate limit for sending to other machines, in bits per second.
     pub fn limit_rate(&self, bits_per_s: Option<u64>) {
         self.inner.pace.limit(bits_per_s);
+    }
+
+    /// Sets the rate limit for downloads from the hub.
+    pub fn limit_downloads(&self, bytes_per_s: Option<NonZeroU64>) {
+        self.inner.fetching.hub_limit().set(bytes_per_s);
     }
 
     /// Sets the most disk for fetched parts of models, in bytes. Nothing is removed before room is needed.

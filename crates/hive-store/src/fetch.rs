@@ -26,6 +26,7 @@ use failure::Place;
 use file::Job;
 use progress::Meter;
 
+pub use limit::RateLimit;
 pub use parts::fetch_parts;
 pub use progress::{Event, FetchOptions, Progress, Wait};
 

@@ -40,7 +40,7 @@ mod size;
 
 pub use checksum::Checksum;
 pub use error::{Choice, FetchError, FindError, HubError};
-pub use fetch::{Event, FetchOptions, Progress, Wait, fetch, fetch_parts};
+pub use fetch::{Event, FetchOptions, Progress, RateLimit, Wait, fetch, fetch_parts};
 pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
 pub use name::{MAIN, ModelName, NameError, Part};

@@ -34,8 +34,8 @@ pub use machines::{
     Condition, Link, LinkKind, MeasuredPath, Paired, PeerName, PeerState, PeerView, Rights, RightsChange,
 };
 pub use models::{
-    HubToken, LoadRequest, LoadingView, ModelName, ModelOnDisk, ModelView, NewHubToken, PlanQuery, PlanView,
-    PlannedStage, StageLayers, StageView, TokenCount, TokenCountRequest,
+    Alias, AliasName, HubToken, LoadRequest, LoadingView, ModelName, ModelOnDisk, ModelView, NewHubToken, PlanQuery,
+    PlanView, PlannedStage, StageLayers, StageView, TokenCount, TokenCountRequest,
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};

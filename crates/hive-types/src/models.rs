@@ -58,6 +58,10 @@ pub struct ModelOnDisk {
     pub whole_bytes: Option<u64>,
     /// Whether it is in memory.
     pub loaded: bool,
+    /// Whether it stays in memory once it is loaded, and on the disk.
+    pub pinned: bool,
+    /// Its other names in requests.
+    pub aliases: Vec<String>,
     /// Whether it can be removed; the starter model cannot.
     pub removable: bool,
     /// Other online machines that have it too.
@@ -77,8 +81,25 @@ pub struct StageLayers {
     pub layers: [usize; 2],
 }
 
-/// A model by name: `POST /hive/v1/models/unload` and `/pause`, `DELETE /hive/v1/models`. Names contain slashes: no path
-/// parameter.
+/// Another name of a model: `GET` and `PUT /hive/v1/aliases`.
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// The other name.
+    pub alias: String,
+    /// The model's name.
+    pub model: String,
+}
+
+/// An alias: `DELETE /hive/v1/aliases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasName {
+    /// The other name.
+    pub alias: String,
+}
+
+/// A model by name: `POST /hive/v1/models/unload`, `/pause`, `/pin` and `/unpin`, `DELETE /hive/v1/models`. Names contain
+/// slashes: no path parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelName {
     /// Its name.

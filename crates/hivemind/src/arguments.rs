@@ -184,6 +184,33 @@ pub(crate) enum Models {
         #[arg(value_parser = parse_model)]
         model: String,
     },
+    /// Keep a model in memory once it is loaded, and on this machine's disk
+    Pin {
+        /// Model name, .gguf file, or folder
+        #[arg(value_parser = parse_model)]
+        model: String,
+    },
+    /// Let a pinned model go when its memory or its space is needed
+    Unpin {
+        /// Model name, file, or folder
+        #[arg(value_parser = parse_model)]
+        model: String,
+    },
+    /// Give a model another name, for programs and on the command line; without arguments, list them
+    Alias {
+        /// The other name, such as `fast`
+        #[arg(requires = "how")]
+        alias: Option<String>,
+        /// Model name, .gguf file, or folder
+        #[arg(value_parser = parse_model, group = "how")]
+        model: Option<String>,
+        /// Remove the alias; the model stays
+        #[arg(long, group = "how", requires = "alias")]
+        remove: bool,
+        /// Print one JSON object
+        #[arg(long, conflicts_with = "alias")]
+        json: bool,
+    },
     /// Save a Hugging Face token, read from standard input, for models whose licence you have accepted
     Token {
         /// Forget the token

@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk, NewHubToken, StageLayers, Status};
+use hive_types::{Alias, Done, LoadRequest, ModelName, ModelOnDisk, NewHubToken, StageLayers, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,6 +52,30 @@ pub(crate) async fn run(
             output::line(format_args!("Unloaded {}.", request.model));
             Ok(())
         }
+        Models::Pin { model } => {
+            let request = ModelName { model };
+            let _: Done = client.post("/hive/v1/models/pin", &request).await?;
+            output::line(format_args!("{} stays in memory once it is loaded, and on this disk.", request.model));
+            Ok(())
+        }
+        Models::Unpin { model } => {
+            let request = ModelName { model };
+            let _: Done = client.post("/hive/v1/models/unpin", &request).await?;
+            output::line(format_args!("{} is no longer pinned.", request.model));
+            Ok(())
+        }
+        Models::Alias { alias: None, json, .. } => aliases(client, json).await,
+        Models::Alias { alias: Some(alias), model: Some(model), .. } => {
+            let request = Alias { alias, model };
+            let _: Done = client.put("/hive/v1/aliases", &request).await?;
+            output::line(format_args!("{} is {} from now on.", request.alias, request.model));
+            Ok(())
+        }
+        Models::Alias { alias: Some(alias), model: None, .. } => {
+            let _: Done = client.delete("/hive/v1/aliases", &[("alias", alias.clone())]).await?;
+            output::line(format_args!("Removed the alias {alias}."));
+            Ok(())
+        }
         Models::Token { remove } => token(client, remove).await,
         Models::Remove { model } => {
             let _: Done = client.delete("/hive/v1/models", &[("model", model.clone())]).await?;
@@ -59,6 +83,21 @@ pub(crate) async fn run(
             Ok(())
         }
     }
+}
+
+async fn aliases(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let aliases: Vec<Alias> = client.get("/hive/v1/aliases", &[]).await?;
+    if as_json {
+        output::line(json!({ "aliases": aliases }));
+        return Ok(());
+    }
+    if aliases.is_empty() {
+        output::line("No aliases. Add one: hivemind models alias fast MODEL");
+    }
+    for Alias { alias, model } in aliases {
+        output::line(format_args!("{alias} · {model}"));
+    }
+    Ok(())
 }
 
 async fn token(client: &Client, remove: bool) -> Result<(), Failure> {
@@ -89,12 +128,18 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     if models.is_empty() {
         output::line("No models on this machine.");
     }
-    for ModelOnDisk { name, bytes, whole_bytes, loaded, also_on, lacking, unusable, .. } in models {
+    for ModelOnDisk { name, bytes, whole_bytes, loaded, pinned, aliases, also_on, lacking, unusable, .. } in models {
         let size = output::megabytes(bytes);
         let of = whole_bytes.map(|whole| format!("{size} of {}", output::megabytes(whole)));
         let mut line = vec![name, of.unwrap_or(size)];
         if loaded {
             line.push("loaded".to_owned());
+        }
+        if pinned {
+            line.push("pinned".to_owned());
+        }
+        if !aliases.is_empty() {
+            line.push(format!("also called {}", aliases.join(", ")));
         }
         if !also_on.is_empty() {
             line.push(format!("also on {}", also_on.join(", ")));

@@ -174,6 +174,8 @@ fn models_are_written_as_ever() {
         bytes: 12 << 30,
         whole_bytes: Some(24 << 30),
         loaded: true,
+        pinned: true,
+        aliases: vec!["fast".to_owned()],
         removable: true,
         also_on: vec!["Mini".to_owned()],
         lacking: vec!["Attic does not have it".to_owned()],
@@ -182,6 +184,8 @@ fn models_are_written_as_ever() {
     let unusable = ModelOnDisk {
         name: "owner/broken".to_owned(),
         loaded: false,
+        pinned: false,
+        aliases: Vec::new(),
         also_on: Vec::new(),
         lacking: Vec::new(),
         unusable: Some("its header is cut".to_owned()),

@@ -1,9 +1,9 @@
 //! The node and its models.
 
 use hive_ring::{Reply, Request, Ring};
-use hive_serving::{AnswerError, CountError, Layout, LetGoError, ModelRequest, ServeError, Serving};
+use hive_serving::{AnswerError, CountError, Layout, LetGoError, MarkError, ModelRequest, ServeError, Serving};
 use hive_stage::{StageHost, aside, models};
-use hive_types::{ModelOnDisk, StageLayers};
+use hive_types::{Alias, ModelOnDisk, StageLayers};
 
 use super::Node;
 use crate::settings::Settings;
@@ -24,7 +24,7 @@ impl Node {
     /// The model of a chat that names none: the owner's choice as long as it is there, else the starter model.
     pub fn default_model(&self) -> ModelRequest {
         let settings = aside(|| Settings::read(self.member().data()?.path()).ok()).unwrap_or_default();
-        let chosen = settings.model_if(|name| aside(|| models::path(name)).is_ok());
+        let chosen = settings.model_if(|name| aside(|| models::path(&self.serving().name_of(name))).is_ok());
         chosen.map_or_else(ModelRequest::default, ModelRequest::named)
     }
 
@@ -50,7 +50,7 @@ impl Node {
 
     /// The models on this machine's disk: the one that the settings choose first.
     pub async fn models(&self) -> Vec<ModelOnDisk> {
-        let chosen = self.default_model().model;
+        let chosen = self.default_model().model.map(|name| self.serving().name_of(&name));
         let mut models = self.serving().models().await;
         // Stable, so that models keep their order otherwise.
         models.sort_by_key(|model| Some(&model.name) != chosen.as_ref());
@@ -76,6 +76,31 @@ impl Node {
     /// Frees the memory that a model takes, on every machine.
     pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
         self.serving().unload_model(name).await
+    }
+
+    /// Keeps a model in memory once it is loaded, and on this disk.
+    pub fn pin(&self, name: &str) -> Result<(), MarkError> {
+        self.serving().pin(name)
+    }
+
+    /// Lets a pinned model go when its memory or its space is needed.
+    pub fn unpin(&self, name: &str) -> Result<(), MarkError> {
+        self.serving().unpin(name)
+    }
+
+    /// The other names of models.
+    pub fn aliases(&self) -> Vec<Alias> {
+        self.serving().aliases()
+    }
+
+    /// Gives a model on this machine another name, which requests may use in its place.
+    pub fn set_alias(&self, Alias { alias, model }: &Alias) -> Result<(), MarkError> {
+        self.serving().set_alias(alias, model)
+    }
+
+    /// Removes another name of a model.
+    pub fn remove_alias(&self, alias: &str) -> Result<(), MarkError> {
+        self.serving().remove_alias(alias)
     }
 
     /// Unloads a downloaded model and removes it from this machine's disk.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use hive_peers::{Membership, MembershipOptions, Speed, StartError};
 use hive_protocol::Profile;
-use hive_serving::{PLACEMENTS_FILE, Placements, Serving};
+use hive_serving::{MARKS_FILE, Marks, PLACEMENTS_FILE, Placements, Serving};
 use hive_stage::{HostOptions, StageHost, aside};
 use hive_worker::mlx_library;
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ impl Node {
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
         let switches = switches.unwrap_or_default().at_start(share);
         let placed: Option<Placements> = data.as_deref().map(|data| data.read(PLACEMENTS_FILE)).transpose()?.flatten();
+        let marks: Option<Marks> = data.as_deref().map(|data| data.read(MARKS_FILE)).transpose()?.flatten();
         // Measured earlier, on this machine and with this version.
         let speed = data.as_deref().and_then(Speed::kept);
         let is_unmeasured = data.is_some() && share && speed.is_none();
@@ -49,11 +50,18 @@ impl Node {
         let membership = MembershipOptions { name, bind, data, relay, lan_only, networks, speaks, profile };
         let (member, incoming) = Membership::open(membership).await?;
         let memory_cap_now = switches.memory_cap(memory_cap);
-        let bits_per_s = policy.bits_per_s;
-        let limits = HostOptions { memory_cap: memory_cap_now, bits_per_s, trust_paths, fetches, disk_cap };
+        let limits = HostOptions {
+            memory_cap: memory_cap_now,
+            bits_per_s: policy.bits_per_s,
+            trust_paths,
+            fetches,
+            disk_cap,
+            download_bytes_per_s: policy.download_bytes_per_s,
+        };
         let host = StageHost::new(member.clone(), limits);
         let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
-        let serving = Serving::new(host.clone(), placed.unwrap_or_default(), keeps_prompts_here);
+        let (placed, marks) = (placed.unwrap_or_default(), marks.unwrap_or_default());
+        let serving = Serving::new(host.clone(), placed, marks, keeps_prompts_here);
         serving.unload_after(policy.unload_after);
         let inner = Inner {
             member,

@@ -21,7 +21,7 @@ use crate::placed::PlacedLayers;
 impl Serving {
     /// Loads a model by a manual plan, and keeps that plan in effect.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
-        let wanted = ModelRequest::named(name);
+        let wanted = self.usual(&ModelRequest::named(name));
         let model = self.host().open_model(wanted.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
         let unused = self.unused_beside(&wanted);

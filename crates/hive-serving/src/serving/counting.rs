@@ -23,7 +23,7 @@ const KEPT_FOR: Duration = Duration::from_mins(2);
 impl Serving {
     /// The model's name and the number of tokens of a text.
     pub async fn count_tokens(&self, wanted: &ModelRequest, text: &str) -> Result<(String, u64), CountError> {
-        let wanted = ModelRequest { stages: None, ..wanted.usual() };
+        let wanted = ModelRequest { stages: None, ..self.usual(wanted) };
         let in_memory = self.loaded().iter().find(|loaded| loaded.wanted.model == wanted.model).map(Loaded::ring);
         let model = match in_memory.filter(|ring| !ring.is_abandoned()) {
             Some(ring) => ring.model().clone(),

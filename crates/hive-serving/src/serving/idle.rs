@@ -28,7 +28,7 @@ impl Serving {
         *self.inner.unload_after.lock().unwrap_or_else(PoisonError::into_inner) = idle;
     }
 
-    /// Unloads idle models until the node stops.
+    /// Unloads idle models until the node stops. Those that are pinned stay.
     pub async fn unload_idle(&self) {
         loop {
             tokio::select! {
@@ -41,7 +41,9 @@ impl Serving {
             let idle: Vec<Loaded> = {
                 let (now, mut loaded) = (Instant::now(), self.loaded());
                 // Evaluated without a limit, too: the time counts from the last use, not from the change of the setting.
-                let is_idle = |loaded: &mut Loaded| loaded.is_idle(after.unwrap_or(Duration::MAX), now);
+                let is_idle = |loaded: &mut Loaded| {
+                    loaded.is_idle(after.unwrap_or(Duration::MAX), now) && !self.is_pinned(loaded.name())
+                };
                 let idle: Vec<Loaded> = loaded.extract_if(.., is_idle).collect();
                 if !idle.is_empty() {
                     self.show(loaded.last().map(Loaded::ring));

@@ -55,7 +55,7 @@ impl Fetched {
 impl Serving {
     /// The placement that this request would get now.
     pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
-        let wanted = &wanted.usual();
+        let wanted = &self.usual(wanted);
         let model = self.host().open_model(wanted.model.as_deref()).await?;
         let (plan, placements) = self.place(&model, wanted, &self.unused_beside(wanted))?;
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
@@ -63,7 +63,7 @@ impl Serving {
 
     /// The model of this request; loads it if necessary.
     pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
-        let wanted = &wanted.usual();
+        let wanted = &self.usual(wanted);
         self.wait_for_restore(wanted).await;
         let known = self.ring_of(wanted);
         if let Some(ring) = &known
@@ -96,7 +96,10 @@ impl Serving {
                 }
                 _ => planned,
             };
-            let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
+            let unused: Vec<Loaded> = {
+                let makes_room = self.makes_room(wanted);
+                self.loaded().extract_if(.., |loaded| makes_room(loaded)).collect()
+            };
             for Loaded { ring, .. } in unused {
                 self.show(None);
                 ring.unload().await;

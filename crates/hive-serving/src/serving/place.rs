@@ -59,7 +59,7 @@ impl Serving {
         let best = match plan_best(ring.model().card(), &nodes, &link) {
             // There is no room for a second copy.
             Err(_) if busy => return Ok(Revision::Keep),
-            best => best.map_err(|error| self.no_plan(error, ring.source()))?,
+            best => best.map_err(|error| self.no_plan(error, wanted, ring.source()))?,
         };
         let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
         let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.is_prefix_warm());
@@ -120,7 +120,7 @@ impl Serving {
                 usable: machines.iter().map(|machine| machine.placement.name.clone()).collect(),
                 left_out: self.member().left_out(&source),
             },
-            Unplaced::Plan(error) => self.no_plan(error, &source),
+            Unplaced::Plan(error) => self.no_plan(error, wanted, &source),
         })?;
         // Of several stages that were asked for, each is worth a download.
         if wanted.stages.is_none() && aside(|| models::parts_at(model.path()).is_none_or(|copy| copy.is_whole())) {
@@ -173,8 +173,10 @@ impl Serving {
     }
 
     /// The error for a missing plan, with the excluded machines and the reasons.
-    fn no_plan(&self, error: PlanError, source: &ModelSource) -> ServeError {
-        ServeError::Plan { error, left_out: self.member().left_out(source) }
+    fn no_plan(&self, error: PlanError, wanted: &ModelRequest, source: &ModelSource) -> ServeError {
+        let pinned =
+            self.pinned_beside(wanted).into_iter().map(|name| format!("the memory of {name}, which is pinned"));
+        ServeError::Plan { error, left_out: self.member().left_out(source).into_iter().chain(pinned).collect() }
     }
 
     /// A plan with the whole model on this machine, if the owner prefers that and it fits.
@@ -230,6 +232,7 @@ mod tests {
     use hive_protocol::{ModelCopy, Profile, Reply, Request, RingId, StageId, StageSpec};
     use hive_stage::testing::{Machine, admit};
 
+    use crate::marks::Marks;
     use crate::placed::Placements;
 
     /// A machine with its `Serving`.
@@ -241,7 +244,7 @@ mod tests {
     impl Node {
         async fn start(name: &str, keeps_prompts_here: bool) -> Self {
             let machine = Machine::start(name).await;
-            let serving = Serving::new((*machine).clone(), Placements::default(), keeps_prompts_here);
+            let serving = Serving::new((*machine).clone(), Placements::default(), Marks::default(), keeps_prompts_here);
             Self { machine, serving }
         }
 

@@ -65,6 +65,7 @@ impl StageHost {
                     told.send_replace(progress.bytes_total.saturating_sub(progress.bytes_done));
                 }
             })),
+            limit: self.inner.fetching.hub_limit().clone(),
             ..FetchOptions::default()
         };
         let fetching = fetch_parts(&hub, &listing, copy, &wanted, &options);
@@ -149,7 +150,8 @@ impl StageHost {
                 // Another machine may have sent what is here, and may have said that it is this model's.
                 aside(|| brought.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
             }
-            let fetched = fetch_parts(&hub, &listing, &copy, &wanted, &FetchOptions::default()).await;
+            let options = FetchOptions { limit: self.inner.fetching.hub_limit().clone(), ..FetchOptions::default() };
+            let fetched = fetch_parts(&hub, &listing, &copy, &wanted, &options).await;
             brought.add(wanted);
             fetched.map_err(FetchFailure::other)
         };

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
-use super::limit::Limit;
+use super::limit::RateLimit;
 use super::progress::{FetchOptions, Meter, Wait};
 use super::range::{End, Sink, Source, Target};
 use crate::backoff::Backoff;
@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 8;
 pub(crate) struct Connections<'a> {
     hub: &'a Hub,
     meter: &'a Meter<'a>,
-    limit: Limit,
+    limit: RateLimit,
     permits: Semaphore,
 }
 
@@ -40,7 +40,7 @@ enum Aim {
 
 impl<'a> Connections<'a> {
     pub(crate) fn new(hub: &'a Hub, meter: &'a Meter<'a>, options: &FetchOptions) -> Self {
-        Self { hub, meter, limit: Limit::new(options.limit_bytes_per_s), permits: Semaphore::new(CONNECTIONS) }
+        Self { hub, meter, limit: options.limit.clone(), permits: Semaphore::new(CONNECTIONS) }
     }
 
     /// Brings what is missing of these ranges, several at once. `false` if the server knows no ranges.

@@ -1,7 +1,7 @@
-//! A limit on bytes per second, for all connections of a fetch together.
+//! A limit on bytes per second, for all connections that share it.
 
 use std::num::NonZeroU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,26 +9,45 @@ use tokio::time::Instant;
 /// How far ahead of the limit bytes may come: one write of each connection, without a pause between.
 const BURST: Duration = Duration::from_millis(100);
 
-/// A token bucket. Whoever takes more than there is waits until it is paid.
-#[derive(Debug)]
-pub(crate) struct Limit {
-    bytes_per_s: Option<NonZeroU64>,
-    /// When all bytes so far are paid.
-    paid: Mutex<Instant>,
+/// The most bytes per second that fetches bring together; no limit unless set. Clones are one limit.
+///
+/// A token bucket: whoever takes more than there is waits until it is paid.
+#[derive(Debug, Clone, Default)]
+pub struct RateLimit {
+    bucket: Arc<Mutex<Bucket>>,
 }
 
-impl Limit {
-    pub(crate) fn new(bytes_per_s: Option<NonZeroU64>) -> Self {
-        Self { bytes_per_s, paid: Mutex::new(Instant::now()) }
+#[derive(Debug, Default)]
+struct Bucket {
+    bytes_per_s: Option<NonZeroU64>,
+    /// When all bytes so far are paid; `None` before the first.
+    paid: Option<Instant>,
+}
+
+impl RateLimit {
+    /// Sets the limit, for fetches under way, too; `None` is no limit.
+    pub fn set(&self, bytes_per_s: Option<NonZeroU64>) {
+        let mut bucket = self.bucket();
+        if bucket.bytes_per_s != bytes_per_s {
+            // What came under the other limit is not paid for under this one.
+            *bucket = Bucket { bytes_per_s, paid: None };
+        }
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pays for bytes that have arrived.
     pub(crate) async fn pay(&self, bytes: usize) {
-        let Some(rate) = self.bytes_per_s else { return };
         let until = {
-            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-            *paid = (*paid).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
-            *paid
+            let mut bucket = self.bucket();
+            let Some(rate) = bucket.bytes_per_s else { return };
+            let now = Instant::now();
+            let paid = bucket.paid.map_or(now, |paid| paid.max(now));
+            let paid = paid + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+            bucket.paid = Some(paid);
+            paid
         };
         if until > Instant::now() + BURST {
             tokio::time::sleep_until(until - BURST).await;
@@ -40,19 +59,39 @@ impl Limit {
 mod tests {
     use super::*;
 
+    fn limit(bytes_per_s: u64) -> RateLimit {
+        let limit = RateLimit::default();
+        limit.set(NonZeroU64::new(bytes_per_s));
+        limit
+    }
+
     #[tokio::test(start_paused = true)]
     async fn all_connections_together_stay_below_the_limit() {
         let start = Instant::now();
-        let limit = Limit::new(NonZeroU64::new(1_000_000));
-        let connection = async || {
+        let limit = limit(1_000_000);
+        let connection = async |limit: RateLimit| {
             for _ in 0..50 {
                 limit.pay(50_000).await;
             }
         };
-        tokio::join!(connection(), connection());
+        tokio::join!(connection(limit.clone()), connection(limit));
         let took = start.elapsed();
         assert!((Duration::from_millis(4900)..=Duration::from_secs(5)).contains(&took), "{took:?}");
-        Limit::new(None).pay(usize::MAX).await;
+        RateLimit::default().pay(usize::MAX).await;
+        assert_eq!(start.elapsed(), took);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_is_changed_counts_at_once() {
+        let start = Instant::now();
+        let limit = limit(1_000);
+        limit.pay(100).await;
+        limit.set(NonZeroU64::new(1_000_000));
+        limit.pay(1_000_000).await;
+        let took = start.elapsed();
+        assert!((Duration::from_millis(900)..=Duration::from_millis(1_100)).contains(&took), "{took:?}");
+        limit.set(None);
+        limit.pay(usize::MAX).await;
         assert_eq!(start.elapsed(), took);
     }
 }

@@ -1,7 +1,6 @@
 //! What a fetch tells its caller while it runs.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::HubError;
 use crate::file_name::FileName;
 
+use super::limit::RateLimit;
+
 /// How a model is fetched.
 #[derive(Default)]
 pub struct FetchOptions {
@@ -17,13 +18,13 @@ pub struct FetchOptions {
     pub on_event: Option<Box<dyn Fn(Event) + Send + Sync>>,
     /// Ends the fetch. What has arrived is kept, so this is also how to pause.
     pub cancel: CancellationToken,
-    /// The limit for all connections together.
-    pub limit_bytes_per_s: Option<NonZeroU64>,
+    /// The limit for all connections, and for other fetches that have the same.
+    pub limit: RateLimit,
 }
 
 impl fmt::Debug for FetchOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FetchOptions").field("limit_bytes_per_s", &self.limit_bytes_per_s).finish_non_exhaustive()
+        f.debug_struct("FetchOptions").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 

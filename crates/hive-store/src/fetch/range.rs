@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Mutex;
 
-use super::limit::Limit;
+use super::limit::RateLimit;
 use super::progress::Meter;
 use crate::beside::beside;
 use crate::error::HubError;
@@ -73,7 +73,7 @@ pub(crate) trait Target: Send + Sync + 'static {
 pub(crate) struct Sink<'a> {
     pub(crate) to: &'a Arc<dyn Target>,
     pub(crate) meter: &'a Meter<'a>,
-    pub(crate) limit: &'a Limit,
+    pub(crate) limit: &'a RateLimit,
 }
 
 impl<'a> Source<'a> {

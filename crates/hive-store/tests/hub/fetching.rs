@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use hive_store::{Event, FetchOptions, Progress, Wait, fetch};
+use hive_store::{Event, FetchOptions, Progress, RateLimit, Wait, fetch};
 
 use crate::stand_in::{Fault, git, sha256};
 use crate::{COMMIT, MIB, TOKEN, World, assert_holds, model, names, noise, on_event};
@@ -153,9 +153,10 @@ async fn two_fetches_of_one_model_share_the_work() {
 async fn a_limit_holds_for_all_connections_together() {
     let world = World::with_weights(2 * MIB);
     let listing = world.find("owner/name").await.unwrap();
-    let limit_bytes_per_s = NonZeroU64::new(4 * MIB as u64);
+    let limit = RateLimit::default();
+    limit.set(NonZeroU64::new(4 * MIB as u64));
     let began = Instant::now();
-    world.fetch_with(&listing, &FetchOptions { limit_bytes_per_s, ..FetchOptions::default() }).await.unwrap();
+    world.fetch_with(&listing, &FetchOptions { limit, ..FetchOptions::default() }).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(350), "{:?}", began.elapsed());
 }
 

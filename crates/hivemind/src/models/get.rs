@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use hive_node::settings::Settings;
-use hive_node::store::{Event, FetchOptions, Hub, Listing, ModelName, Wait, fetch};
+use hive_node::store::{Event, FetchOptions, Hub, Listing, ModelName, RateLimit, Wait, fetch};
 use serde_json::json;
 
 use crate::output::megabytes;
@@ -26,6 +26,8 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
         return Err(Failure::new("this machine is set to the local network only, so nothing is downloaded")
             .hint("set lan_only = false in config.toml, and unset HIVEMIND_LAN_ONLY, or copy the model's folder here yourself"));
     }
+    let limit = RateLimit::default();
+    limit.set(settings.download_bytes_per_s());
     let name: ModelName = model.parse().map_err(Failure::usage)?;
     let cache = hive_node::hugging_face_cache()
         .ok_or_else(|| Failure::new("there is no folder for models; set HOME or HF_HUB_CACHE"))?;
@@ -38,8 +40,8 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
     let fetching = async {
         let listing = hub.find(&name).await.map_err(Failure::new)?;
         let shown = Shown::new(&listing, as_json);
-        let options =
-            FetchOptions { on_event: Some(Box::new(move |event| shown.hear(&event))), ..FetchOptions::default() };
+        let on_event: Box<dyn Fn(Event) + Send + Sync> = Box::new(move |event| shown.hear(&event));
+        let options = FetchOptions { on_event: Some(on_event), limit, ..FetchOptions::default() };
         let path = fetch(&hub, &listing, &options).await.map_err(|error| Failure::new(error).hint(&again))?;
         Ok((listing, path))
     };
