@@ -148,7 +148,7 @@ async fn what_a_guest_claims_does_not_count_and_what_it_has_ends_with_sharing() 
     // A node that has just been started measures its speed, in a worker that ends by itself.
     patiently("its speed is measured", || node.folder.join("speed.json").is_file() && node.workers() == 1);
     let starter = std::env::var_os("HIVEMIND_STARTER").expect("./dev test names the starter model");
-    let digest = hive_model::ModelFiles::open(starter.as_ref()).unwrap().digest().unwrap();
+    let digest = hive_weights::ModelFiles::open(starter.as_ref()).unwrap().digest().unwrap();
     let mut loaded = 0;
     for ring in 0..6 {
         match load(&guest, &addr, ring, &digest).await {

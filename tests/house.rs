@@ -16,7 +16,7 @@ use circles::{Circle, circles};
 use sources::Sources;
 
 /// The floors of the house, from the top. A crate uses crates of lower floors only, and none of its own.
-const FLOORS: [&[&str]; 14] = [
+const FLOORS: [&[&str]; 15] = [
     &["hivemind", "hivemind-app"],
     &["hive-api"],
     &["hive-mind", "hive-view"],
@@ -28,6 +28,7 @@ const FLOORS: [&[&str]; 14] = [
     &["hive-audit"],
     &["hive-protocol"],
     &["hive-model", "hive-net", "hive-plan", "hive-host"],
+    &["hive-weights"],
     &["hive-text", "hive-catalogue"],
     &["hive-types", "hive-kernels"],
     &["mlx-sys", "hive-features"],

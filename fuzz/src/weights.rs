@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hive_model::ModelFiles;
+use hive_weights::ModelFiles;
 
 /// A GGUF.
 const GGUF: u8 = b'G';

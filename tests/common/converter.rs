@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hive_model::ModelFiles;
-use hive_model::weights::Matrix;
+use hive_weights::ModelFiles;
+use hive_weights::weights::Matrix;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 """Writes gguf_types.json: blocks of every quantized GGUF type that HiveMind reads, and their values by ggml's own Python package.
 
 The blocks are made up: random bits, and scales of the sizes that models have. The Rust side of it is
-crates/hive-model/src/weights/gguf/oracle.rs.
+crates/hive-weights/tests/common/oracle.rs.
 
 Usage: pip install -r requirements.txt && python gguf_types.py gguf_types.json
 """

@@ -7,7 +7,8 @@ use std::error::Error;
 use std::path::Path;
 
 use hive_model::shard::{Input, Output};
-use hive_model::{Compute, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).or_else(|| std::env::var_os("HIVEMIND_STARTER"));

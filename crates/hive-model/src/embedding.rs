@@ -6,11 +6,11 @@
 //! half-precision scales hold exactly is not rounded to half precision again.
 
 use hive_kernels::array_from_bytes;
+use hive_weights::weights::{Biases, Matrix, MatrixFormat};
 use mlx_rs::{Array, Dtype};
 
 use crate::error::ComputeError;
 use crate::linear::{Arithmetic, evaluated, mlx_type};
-use crate::weights::{Biases, Matrix, MatrixFormat};
 
 /// The smallest group that MLX dequantizes.
 const UNPACKED_GROUP: i32 = 32;
@@ -167,8 +167,8 @@ fn pick(bytes: &[u8], rows: usize, tokens: &[u32]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::hidden::ActivationType;
-    use crate::weights::gguf::oracle;
-    use crate::weights::{Float, QuantizedMatrix, to_f32};
+    use crate::oracle;
+    use hive_weights::weights::{Float, QuantizedMatrix, to_f32};
 
     #[test]
     fn tokens_of_every_gguf_type_have_the_values_that_ggml_computes_bit_for_bit() {

@@ -1,8 +1,7 @@
 //! Errors of loading a model and of computing with it.
 
 use hive_kernels::{KernelError, PackError};
-
-use crate::weights::TensorError;
+use hive_weights::weights::TensorError;
 
 /// A failure of MLX or of a kernel.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,7 @@
 //! Hidden states as they travel between stages: raw numbers of the model's activation type.
 
 use half::{bf16, f16};
-
-use crate::weights::Float;
+use hive_weights::weights::Float;
 
 /// The number format of hidden states and of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,14 +1,14 @@
 //! Matrix products with hidden states, on MLX's kernels or on ours.
 
 use hive_kernels::{BlockFloats, Format, Layout, PackedMatrix, Packing, Scaling};
+use hive_weights::weights::block_floats::BlockFloat;
+use hive_weights::weights::packing::widen;
+use hive_weights::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
 use mlx_rs::{Array, Dtype};
 
 use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
-use crate::weights::block_floats::BlockFloat;
-use crate::weights::packing::widen;
-use crate::weights::requantize::{format_for_mlx, requantized};
-use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
+use crate::requantize::{format_for_mlx, requantized};
 
 /// The kernels that multiply, and the number format.
 #[derive(Debug, Clone, Copy)]
@@ -419,7 +419,7 @@ fn joined<'a, 'f>(matrices: &'a [FileMatrix<'f>]) -> std::slice::Chunks<'a, File
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::gguf::oracle;
+    use crate::oracle;
 
     /// The weights as the kernels have them: the products of unit vectors.
     fn held(linear: &Linear, rows: usize, columns: usize) -> Vec<f32> {

@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
+use hive_weights::config::DeltaSpec;
 use mlx_rs::{Array, Dtype};
 
-use crate::config::DeltaSpec;
 use crate::error::ComputeError;
 use crate::hidden::{ActivationType, bytes_are_finite};
 

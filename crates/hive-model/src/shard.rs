@@ -10,12 +10,12 @@ mod step;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use hive_weights::ModelFiles;
 use mlx_rs::{Array, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Compute;
 use crate::error::ComputeError;
-use crate::files::ModelFiles;
 use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
 use crate::linear::Arithmetic;

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use hive_weights::ModelFiles;
+use hive_weights::config::{Ends, KvSource, LayerSpec, ModelConfig};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
@@ -9,15 +12,12 @@ use crate::blocks::ahead::Ahead;
 use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes, cache_shape};
 use crate::blocks::layer_inputs::LayerInputs;
 use crate::blocks::norm::Norm;
-use crate::config::{Ends, KvSource, LayerSpec, ModelConfig};
 use crate::embedding::{Embedding, scaled};
 use crate::error::{ComputeError, LoadError};
-use crate::files::ModelFiles;
 use crate::footprint::Footprint;
 use crate::kv::{KvLayout, LayerCache};
 use crate::linear::{Arithmetic, Linear};
 use crate::span::Span;
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 struct Head {
     norm: Norm,

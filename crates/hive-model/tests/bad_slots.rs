@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../hive-weights/tests/common/mod.rs"]
 mod common;
 
 use common::{HIDDEN, LAYERS, write_tiny_model};
 use hive_model::shard::{ForwardError, Input};
-use hive_model::{
-    ActivationType, Compute, Hidden, ModelFiles, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot,
-};
+use hive_model::{ActivationType, Compute, Hidden, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 
 const BOTH: [Compute; 2] = [Compute::Fast, Compute::Plain];
 

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use agreement::Fixture;
 use hive_model::shard::{Input, Output};
-use hive_model::{Compute, Extent, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::{Extent, ModelFiles};
 
 const TOKENS: [u32; 7] = [5, 17, 3, 44, 8, 29, 11];
 

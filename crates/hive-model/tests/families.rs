@@ -15,9 +15,8 @@ use std::path::Path;
 
 use agreement::{Fixture, check};
 use hive_model::shard::{Input, Output};
-use hive_model::{
-    Compute, Footprint, Hidden, LoadError, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot,
-};
+use hive_model::{Compute, Footprint, Hidden, LoadError, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 
 /// Families that must open. Every other one with a fixture must be refused by name.
 const SUPPORTED: &[&str] = &[
@@ -77,7 +76,7 @@ fn agrees_or_is_refused(family: &str) {
         let folder = tempfile::tempdir().unwrap();
         let digest = formula::write(variant, folder.path());
         assert_eq!(digest, variant["sha256"], "{}: the weights are not those of mlx-lm", variant["name"]);
-        match hive_model::ModelFiles::open(folder.path()) {
+        match hive_weights::ModelFiles::open(folder.path()) {
             Ok(files) if SUPPORTED.contains(&family) => {
                 is_fast |= check(&files, variant).iter().any(|agreement| agreement.compute == Compute::Fast);
             }
@@ -106,7 +105,7 @@ fn experts_of_any_width_are_computed_whichever_kernels_are_asked_for() {
     }
     let folder = tempfile::tempdir().unwrap();
     formula::write(&variant, folder.path());
-    let files = hive_model::ModelFiles::open(folder.path()).unwrap();
+    let files = hive_weights::ModelFiles::open(folder.path()).unwrap();
     let logits = |compute| {
         let layers = 0..files.config().layers;
         let mut shard = hive_model::Shard::load(&files, &hive_model::ShardOptions { layers, compute }, |_| ()).unwrap();
@@ -135,7 +134,7 @@ fn a_checkpoint_that_is_not_converted_for_mlx_has_the_logits_of_one_that_is() {
         let [converted, original] = [variant, &original].map(|variant| {
             let folder = tempfile::tempdir().unwrap();
             formula::write(variant, folder.path());
-            let files = hive_model::ModelFiles::open(folder.path()).unwrap();
+            let files = hive_weights::ModelFiles::open(folder.path()).unwrap();
             let options = hive_model::ShardOptions { layers: 0..files.config().layers, compute: Compute::Plain };
             let mut shard = hive_model::Shard::load(&files, &options, |_| ()).unwrap();
             shard.logits_of(&[5, 17, 3, 44, 8, 29, 11]).unwrap()

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use hive_model::shard::Input;
-use hive_model::{Compute, Footprint, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Footprint, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

@@ -10,7 +10,8 @@ mod formula;
 use std::path::Path;
 
 use converter::Written;
-use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
+use hive_model::{Compute, Shard, ShardOptions};
+use hive_weights::ModelFiles;
 use serde_json::Value;
 
 /// Fixtures of `tests/oracle/families`, and what GGUF calls the architecture.

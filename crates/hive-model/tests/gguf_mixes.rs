@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
-use hive_model::weights::{Gguf, Matrix, Weights};
-use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
+use hive_model::{Compute, Shard, ShardOptions};
+use hive_weights::ModelFiles;
+use hive_weights::weights::{Gguf, Matrix, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

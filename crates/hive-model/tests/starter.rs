@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hive_model::shard::{ForwardError, Input, Output};
-use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use hive_text::template::{Conversation, Message};
+use hive_weights::ModelFiles;
 use serde_json::Value;
 
 /// One test at a time: each loads the model, and the number of threads is global.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hive_model::shard::Input;
-use hive_model::{Compute, ModelFiles, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../hive-weights/tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::ops::Range;
 
 use common::{HIDDEN, LAYERS, VOCABULARY, write_tiny_model};
 use hive_model::shard::{ForwardError, Input};
-use hive_model::{Compute, ModelFiles, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 
 /// A made-up model with a context of 4,096 tokens; `change` may modify its numbers.
 fn model(change: impl FnMut(&str, &mut [f32])) -> (tempfile::TempDir, ModelFiles) {

@@ -11,8 +11,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use hive_model::shard::{ForwardError, LoadError, Slot};
-use hive_model::weights::TensorError;
-use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions};
+use hive_model::{CarriedSession, SessionId, SessionOptions, Shard, ShardOptions};
+use hive_weights::ModelFiles;
+use hive_weights::weights::TensorError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hive_model::Extent;
 use hive_net::border;
 use hive_text::detokenizer::Detokenizer;
 use hive_text::reasoning::Splitter;
 use hive_text::template::Conversation;
+use hive_weights::Extent;
 use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;

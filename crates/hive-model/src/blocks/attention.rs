@@ -1,15 +1,15 @@
 //! Attention with rotary positions: projections to queries, keys and values, and back.
 
 use hive_kernels::{AttentionShape, HeadWeights, PackedMatrix};
+use hive_weights::config::{AttentionSpec, HeadNorms, KvSource, ModelConfig};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::heads::Heads;
-use crate::config::{AttentionSpec, HeadNorms, KvSource, ModelConfig};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, Projection};
 use crate::span::Span;
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 pub(super) struct Attention {
     qkv: Projection,

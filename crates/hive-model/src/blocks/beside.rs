@@ -1,14 +1,14 @@
 //! A gated network and experts side by side, each with norms of its own.
 
+use hive_weights::config::{DenseSpec, ExpertsSpec, ModelConfig, NORMS_OF_BOTH};
+use hive_weights::weights::{TensorError, Weights};
 use mlx_rs::Array;
 
 use super::dense::Dense;
 use super::experts::Experts;
 use super::norm::Norm;
-use crate::config::{DenseSpec, ExpertsSpec, ModelConfig, NORMS_OF_BOTH};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::Arithmetic;
-use crate::weights::{TensorError, Weights};
 
 pub(super) struct Beside {
     dense: Dense,

@@ -4,16 +4,16 @@
 
 mod rule;
 
+use hive_weights::config::{DeltaSpec, FUSED, ModelConfig, SEPARATE};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
-use crate::config::{DeltaSpec, FUSED, ModelConfig, SEPARATE};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::LayerCache;
 use crate::linear::{Arithmetic, Linear, Projection};
 use crate::recurrent::{BEFORE_END, RecurrentShape};
 use crate::span::Span;
-use crate::weights::{FileMatrix, TensorError, Weights};
 use rule::DeltaRule;
 
 pub(super) struct DeltaNet {

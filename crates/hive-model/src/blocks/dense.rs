@@ -1,13 +1,13 @@
 //! A gated network: `down(activation(gate) * up)`.
 
 use hive_kernels::PackedMatrix;
+use hive_weights::config::{Activation, DenseSpec};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::{Array, ops};
 
-use crate::config::{Activation, DenseSpec};
 use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, Projection};
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 pub(super) struct Dense {
     gate_up: Projection,

@@ -4,18 +4,18 @@
 //! the batch.
 
 use hive_kernels::ExpertWeights;
+use hive_weights::config::{
+    Activation, DenseSpec, ExpertsSpec, ModelConfig, Order, ROUTER_FACTORS, Router, SHARED_GATE, SharedSpec,
+};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
 use super::dense::{Dense, Gate};
 use super::norm::{Norm, vector};
-use crate::config::{
-    Activation, DenseSpec, ExpertsSpec, ModelConfig, Order, ROUTER_FACTORS, Router, SHARED_GATE, SharedSpec,
-};
 use crate::embedding::scaled;
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, evaluated};
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// From this many pairs of token and expert on, tokens are sorted by expert, so that each expert's weights are read
 /// once.

@@ -1,18 +1,18 @@
 //! Attention itself, between the projections: norms and rotation of heads, and what each session attends to.
 
 use hive_kernels::{AttentionShape, HeadWeights, KvSource};
+use hive_weights::config::{self, AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
+use hive_weights::weights::Weights;
 use mlx_rs::fast::ScaledDotProductAttentionMask::{self as Mask, Causal};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::norm::{Norm, vector};
-use crate::config::{self, AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
 use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::Arithmetic;
 use crate::span::Span;
-use crate::weights::Weights;
 
 pub(super) struct Heads {
     pub(super) shape: AttentionShape,

@@ -1,13 +1,13 @@
 //! How a token's own input comes into a layer: through a gate that the hidden state opens.
 
+use hive_weights::config::{Activation, INPUT_GATE, INPUT_NORM, ModelConfig};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::{Array, ops};
 
 use super::dense::Gate;
 use super::norm::Norm;
-use crate::config::{Activation, INPUT_GATE, INPUT_NORM, ModelConfig};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 pub(super) struct InputGate {
     gate: Linear,

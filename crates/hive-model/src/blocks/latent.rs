@@ -6,16 +6,16 @@
 //! also its values, and the same on every kernel.
 
 use hive_kernels::AttentionShape;
+use hive_weights::config::{LatentSpec, ModelConfig};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::heads::Heads;
 use super::norm::Norm;
-use crate::config::{LatentSpec, ModelConfig};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
 use crate::span::Span;
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 pub(super) struct Latent {
     /// To a narrow row and its norm, if queries go through one.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use hive_kernels::{AttentionShape, KvSource, LayerWeights, SessionRows};
+use hive_weights::config::{AttentionSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec, SCALAR};
+use hive_weights::weights::{TensorError, Weights};
 use mlx_rs::Array;
 
 use super::ahead::Ahead;
@@ -15,13 +17,11 @@ use super::heads::Heads;
 use super::input_gate::InputGate;
 use super::latent::Latent;
 use super::norm::{Norm, vector};
-use crate::config::{AttentionSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec, SCALAR};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{CacheShape, LayerCache};
 use crate::linear::{Arithmetic, Linear};
 use crate::recurrent::RecurrentShape;
 use crate::span::Span;
-use crate::weights::{TensorError, Weights};
 
 /// Up to this many tokens pass a layer in one call. With more, building seven operations takes negligible time, and the
 /// intermediate results of one call would take memory.

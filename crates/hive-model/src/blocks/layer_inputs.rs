@@ -1,15 +1,15 @@
 //! What a token brings to every layer besides its hidden state: computed where tokens are embedded, and from there on
 //! its way with the hidden states.
 
+use hive_weights::config::{LayerInputsSpec, ModelConfig};
+use hive_weights::weights::names::{LAYER_NORM, LAYER_PROJECTION, LAYER_TABLE};
+use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::Array;
 
 use super::norm::Norm;
-use crate::config::{LayerInputsSpec, ModelConfig};
 use crate::embedding::{Embedding, scaled};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
-use crate::weights::names::{LAYER_NORM, LAYER_PROJECTION, LAYER_TABLE};
-use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// Makes the sum of two terms as large as each of them.
 const OF_TWO: f32 = std::f32::consts::FRAC_1_SQRT_2;

@@ -1,12 +1,12 @@
 //! RMS norms.
 
+use hive_weights::config::ModelConfig;
+use hive_weights::weights::Weights;
 use mlx_rs::Array;
 
-use crate::config::ModelConfig;
 use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
 use crate::linear::{Arithmetic, evaluated};
-use crate::weights::Weights;
 
 /// An RMS norm over the last axis.
 pub(crate) struct Norm {

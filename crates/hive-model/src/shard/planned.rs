@@ -1,13 +1,14 @@
 //! How a shard will compute, and how much memory it will take, before it is loaded.
 
-use crate::config::{LayerSpec, Mixer};
+use hive_weights::ModelFiles;
+use hive_weights::config::{LayerSpec, Mixer};
+use hive_weights::weights::TensorError;
+
 use crate::device::Compute;
-use crate::files::ModelFiles;
 use crate::footprint::Footprint;
 use crate::hidden::ActivationType;
 use crate::linear::Arithmetic;
 use crate::stage::Stage;
-use crate::weights::TensorError;
 
 /// Whether the fast kernels compute such a layer.
 fn has_fast_kernels(spec: &LayerSpec) -> bool {

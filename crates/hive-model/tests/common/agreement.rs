@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use hive_model::sampling::Sampled;
 use hive_model::shard::{Input, Output};
-use hive_model::{Compute, Footprint, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Footprint, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_weights::ModelFiles;
 use serde_json::Value;
 
 /// The folder of the fixtures.

@@ -57,8 +57,8 @@ fn contexts(most: u64, wanted: Option<u64>) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hive_model::ModelConfig;
     use hive_store::ModelName;
+    use hive_weights::ModelConfig;
     use serde_json::json;
 
     #[test]

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hive_model::Extent;
 use hive_net::{Channel, PeerAddr, PeerId};
 use hive_protocol::{ModelSource, Reply, Request};
 use hive_store::{FileName, InUse, Known, Manifest, PartCopy};
+use hive_weights::Extent;
 use hive_worker::text::Model;
 use tokio::time::MissedTickBehavior;
 

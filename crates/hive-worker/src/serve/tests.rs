@@ -8,7 +8,7 @@ use hive_model::{ActivationType, Compute, Hidden, Sampling};
 
 use super::*;
 
-#[path = "../../../hive-model/tests/common/mod.rs"]
+#[path = "../../../hive-weights/tests/common/mod.rs"]
 mod common;
 
 use common::{HIDDEN, LAYERS, write_tiny_model};

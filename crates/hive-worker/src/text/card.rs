@@ -1,7 +1,8 @@
 //! A model's figures: all that a node knows of one without reading its files.
 
-use hive_model::weights::TensorError;
-use hive_model::{ActivationType, Compute, Footprint, ModelFiles};
+use hive_model::{ActivationType, Compute, Footprint};
+use hive_weights::ModelFiles;
+use hive_weights::weights::TensorError;
 use serde::{Deserialize, Serialize};
 
 use super::TextError;

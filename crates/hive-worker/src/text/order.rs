@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use hive_host::sandbox::Confinement;
-use hive_model::Extent;
 use hive_text::reasoning::Markers;
+use hive_weights::Extent;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use bytes::BytesMut;
 use hive_host::sandbox::Confinement;
-use hive_model::{ModelFiles, OpenError};
 use hive_text::Tokenizer;
 use hive_text::template::{ChatTemplate, Conversation};
+use hive_weights::{ModelFiles, OpenError};
 
 use super::super::protocol::{encode, next_whole};
 use super::ModelCard;

@@ -7,10 +7,10 @@
 //! the same in any chunks.
 
 use hive_kernels::{DeltaShape, DeltaWeights};
+use hive_weights::config::DeltaSpec;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
-use crate::config::DeltaSpec;
 use crate::error::ComputeError;
 use crate::hidden::ActivationType;
 use crate::recurrent::State;

@@ -236,8 +236,8 @@ fn six_bits(packed: &[u8], group: usize) -> (u8, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle;
     use crate::weights::Matrix;
-    use crate::weights::gguf::oracle;
 
     #[test]
     fn every_type_has_the_values_that_ggml_computes_bit_for_bit() {

@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hive_model::weights::Gguf;
-use hive_model::{ModelFiles, OpenError};
 use hive_text::Tokenizer;
+use hive_weights::weights::Gguf;
+use hive_weights::{ModelFiles, OpenError};
 use serde_json::json;
 
 /// Enough for debug builds on a busy machine.

@@ -7,10 +7,13 @@ use std::borrow::Cow;
 
 use crate::config::ModelConfig;
 
-/// What gives tokens an input of their own to every layer: a table, a projection of the embedding, and its norm.
-pub(crate) const LAYER_TABLE: &str = "model.embed_tokens_per_layer";
-pub(crate) const LAYER_PROJECTION: &str = "model.per_layer_model_projection";
-pub(crate) const LAYER_NORM: &str = "model.per_layer_projection_norm";
+/// The table that, with a projection of the embedding, gives tokens an input of their own to every layer. Like the names
+/// after it, without `.weight`.
+pub const LAYER_TABLE: &str = "model.embed_tokens_per_layer";
+/// The projection of the embedding to those inputs of all layers.
+pub const LAYER_PROJECTION: &str = "model.per_layer_model_projection";
+/// The norm of what was projected, for each layer's input by itself.
+pub const LAYER_NORM: &str = "model.per_layer_projection_norm";
 
 /// Parts of an affine-quantized matrix beside its weights.
 const QUANTIZED: [&str; 2] = ["scales", "biases"];

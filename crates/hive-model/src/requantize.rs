@@ -4,8 +4,8 @@
 //! error is half of the range over `2^n - 1`: 1/510 of it with 8 bits, 1/126 with 6. The weights were rounded far more
 //! coarsely when they were quantized: by up to 1/126 with 6 bits per weight, 1/14 with 3, and 1/6 with 2.
 
-use super::packing::pack;
-use super::{Biases, Float, Matrix, MatrixFormat, QuantizedMatrix};
+use hive_weights::weights::packing::pack;
+use hive_weights::weights::{Biases, Float, Matrix, MatrixFormat, QuantizedMatrix};
 
 /// The groups of MLX's kernels.
 const GROUPS: [usize; 3] = [32, 64, 128];

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use hive_model::ModelFiles;
-use hive_model::weights::Gguf;
+use hive_weights::ModelFiles;
+use hive_weights::weights::Gguf;
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()

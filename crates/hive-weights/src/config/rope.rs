@@ -130,13 +130,13 @@ impl Rope {
         }
     }
 
-    /// `theta^(2i / rotated)`.
-    pub(crate) fn plain_periods(&self, rotated: usize) -> Vec<f32> {
+    /// The periods before any scaling, one for each pair `i` of `rotated` dimensions: `theta^(2i / rotated)`.
+    pub fn plain_periods(&self, rotated: usize) -> Vec<f32> {
         (0..rotated / 2).map(|i| self.theta.powf(2.0 * i as f32 / rotated as f32)).collect()
     }
 
     /// The factor by which positions are multiplied.
-    pub(crate) fn position_scale(&self) -> f32 {
+    pub fn position_scale(&self) -> f32 {
         match self.scaling {
             RopeScaling::Linear { factor } => 1.0 / factor,
             _ => 1.0,
@@ -144,7 +144,7 @@ impl Rope {
     }
 
     /// The factor by which what is rotated is multiplied.
-    pub(crate) fn magnitude(&self) -> f32 {
+    pub fn magnitude(&self) -> f32 {
         match self.scaling {
             RopeScaling::Yarn { magnitude, .. } | RopeScaling::LongRope { magnitude, .. } => magnitude,
             _ => 1.0,

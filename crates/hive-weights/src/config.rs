@@ -7,10 +7,10 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, KvSource, LatentSpec,
-    LayerInputsSpec, LayerSpec, Mixer, NetworkSpec, Norms, Order, QueryGrowth, Router, SharedSpec,
+    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, FUSED, HeadNorms, INPUT_GATE, INPUT_NORM,
+    KvSource, LatentSpec, LayerInputsSpec, LayerSpec, Mixer, NORMS_OF_BOTH, NetworkSpec, Norms, Order, QueryGrowth,
+    ROUTER_FACTORS, Router, SCALAR, SEPARATE, SHARED_GATE, SharedSpec,
 };
-pub(crate) use layers::{FUSED, INPUT_GATE, INPUT_NORM, NORMS_OF_BOTH, ROUTER_FACTORS, SCALAR, SEPARATE, SHARED_GATE};
 pub use rope::{Rope, RopeScaling};
 
 /// Limits that no real model comes near; larger numbers are corrupt and would size allocations.
@@ -73,7 +73,7 @@ pub struct Unused {
 
 impl ModelConfig {
     /// Width of the hidden states that go into a layer, with the tokens' own inputs to it and to those after it.
-    pub(crate) fn width_into(&self, layer: usize) -> usize {
+    pub fn width_into(&self, layer: usize) -> usize {
         let later = self.specs.get(layer..).unwrap_or_default();
         self.hidden + later.iter().filter_map(|spec| spec.layer_input).sum::<usize>()
     }

@@ -122,7 +122,7 @@ pub struct LatentSpec {
 
 impl LatentSpec {
     /// The same as attention with one key-value head, once queries are turned into the row's space.
-    pub(crate) fn as_attention(&self) -> AttentionSpec {
+    pub fn as_attention(&self) -> AttentionSpec {
         let plain = AttentionSpec::plain([self.heads, 1], self.rotated + self.latent, self.rope.clone());
         AttentionSpec { scale: self.scale, rotated: self.rotated, ..plain }
     }
@@ -149,12 +149,12 @@ pub struct DeltaSpec {
 
 impl DeltaSpec {
     /// Width of what the convolution sees: queries, keys and values of a token.
-    pub(crate) fn channels(&self) -> usize {
+    pub fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.values()
     }
 
     /// Width of the values of a token.
-    pub(crate) fn values(&self) -> usize {
+    pub fn values(&self) -> usize {
         self.value_heads * self.value_dim
     }
 }
@@ -328,7 +328,7 @@ impl Default for Ends {
 
 impl Norms {
     /// The names of the norm before and after attention, and before and after the network.
-    pub(crate) fn names(self) -> [[Option<&'static str>; 2]; 2] {
+    pub fn names(self) -> [[Option<&'static str>; 2]; 2] {
         match self {
             Self::Before => [[Some("input_layernorm"), None], [Some("post_attention_layernorm"), None]],
             Self::Around => [
@@ -341,8 +341,8 @@ impl Norms {
 }
 
 impl Mixer {
-    /// Its module's name in a layer.
-    pub(crate) fn module(&self) -> &'static str {
+    /// Its module's name in a layer: what the names of its tensors begin with.
+    pub fn module(&self) -> &'static str {
         match self {
             Self::Attention(_) | Self::Latent(_) => "self_attn",
             Self::Delta(_) => "linear_attn",
@@ -463,23 +463,24 @@ impl LayerSpec {
 }
 
 const PROJECTIONS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
-/// The projections of a delta net: of queries, keys and values; of the output's gate; of how much is written; and of how
+/// The matrices of a delta net's projections: of queries, keys and values; of the output's gate; of how much is written; and of how
 /// much is kept.
-pub(crate) const SEPARATE: [&str; 4] = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"];
-/// The same in two matrices.
-pub(crate) const FUSED: [&str; 2] = ["in_proj_qkvz", "in_proj_ba"];
-/// Each token's share of the network beside the experts.
-pub(crate) const SHARED_GATE: &str = "shared_expert_gate";
-/// What lets a token's own input into a layer, and back, and the norm after them.
-pub(crate) const INPUT_GATE: [&str; 2] = ["per_layer_input_gate", "per_layer_projection"];
-pub(crate) const INPUT_NORM: &str = "post_per_layer_input_norm";
+pub const SEPARATE: [&str; 4] = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"];
+/// The same in two matrices: the first two of them, and the last two.
+pub const FUSED: [&str; 2] = ["in_proj_qkvz", "in_proj_ba"];
+/// The matrix of each token's share of the network beside the experts.
+pub const SHARED_GATE: &str = "shared_expert_gate";
+/// The matrices that let a token's own input into a layer, and back.
+pub const INPUT_GATE: [&str; 2] = ["per_layer_input_gate", "per_layer_projection"];
+/// The norm after them.
+pub const INPUT_NORM: &str = "post_per_layer_input_norm";
 /// Where a network and experts are side by side: the norms after the network, before the experts and after them.
-pub(crate) const NORMS_OF_BOTH: [&str; 3] =
+pub const NORMS_OF_BOTH: [&str; 3] =
     ["post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2"];
 /// The factors of a router that has a norm: of the norm, and of each expert.
-pub(crate) const ROUTER_FACTORS: [&str; 2] = ["scale", "per_expert_scale"];
+pub const ROUTER_FACTORS: [&str; 2] = ["scale", "per_expert_scale"];
 /// The factor on what comes out of a layer.
-pub(crate) const SCALAR: &str = "layer_scalar";
+pub const SCALAR: &str = "layer_scalar";
 const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 impl DenseSpec {
@@ -489,13 +490,13 @@ impl DenseSpec {
 }
 
 impl ExpertsSpec {
-    /// One expert's matrices in files that have each expert by itself: gate, up and down.
-    pub(crate) fn parts(&self) -> [&'static str; 3] {
+    /// The names of one expert's matrices in files that have each expert by itself: gate, up and down.
+    pub fn parts(&self) -> [&'static str; 3] {
         if self.module == "block_sparse_moe" { ["w1", "w3", "w2"] } else { GATED }
     }
 
-    /// The module of the router in a layer.
-    pub(crate) fn router_module(&self) -> &'static str {
+    /// The name of the router's module in a layer.
+    pub fn router_module(&self) -> &'static str {
         if self.router == Router::Normed { "router" } else { self.module }
     }
 
@@ -529,7 +530,7 @@ impl ExpertsSpec {
 
 impl Router {
     /// Whether a correction of the scores decides which experts are picked.
-    pub(crate) fn is_corrected(self) -> bool {
+    pub fn is_corrected(self) -> bool {
         matches!(self, Self::Sigmoid { .. })
     }
 }

@@ -11,9 +11,9 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use hive_model::weights::Gguf;
 use hive_text::template::{ChatTemplate, Conversation};
 use hive_text::tokenizer::Tokenizer;
+use hive_weights::weights::Gguf;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

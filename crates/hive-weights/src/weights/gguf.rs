@@ -8,8 +8,6 @@ mod affine;
 mod blocks;
 mod header;
 mod metadata;
-#[cfg(test)]
-pub(crate) mod oracle;
 mod order;
 mod spelling;
 mod split;

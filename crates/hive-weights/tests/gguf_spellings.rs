@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use hive_model::config::RopeScaling;
-use hive_model::weights::Gguf;
-use hive_model::{ModelConfig, ModelFiles};
 use hive_text::Tokenizer;
 use hive_text::template::{ChatTemplate, Conversation, Message};
+use hive_weights::config::RopeScaling;
+use hive_weights::weights::Gguf;
+use hive_weights::{ModelConfig, ModelFiles};
 
 fn text(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text].concat()

@@ -106,8 +106,8 @@ impl Matrix {
         }
     }
 
-    /// The values of one row.
-    pub(crate) fn row(&self, row: usize) -> Vec<f32> {
+    /// The values of one row, in single precision.
+    pub fn row(&self, row: usize) -> Vec<f32> {
         match self {
             Self::Quantized(matrix) => matrix.row(row),
             Self::Float(tensor) => {
@@ -247,8 +247,8 @@ pub enum MatrixFormat {
 }
 
 impl MatrixFormat {
-    /// Bytes per row: of its weights, of its scales, and of its biases.
-    pub(crate) fn row_bytes(self, columns: usize) -> [usize; 3] {
+    /// Bytes per row of this many columns: of its weights, of its scales, and of its biases.
+    pub fn row_bytes(self, columns: usize) -> [usize; 3] {
         match self {
             Self::Float(float) => [columns * float.bytes(), 0, 0],
             Self::Quantized { bits, group, float, multiple } => {

@@ -53,11 +53,11 @@ impl Weights {
         })
     }
 
-    /// Finds `count` matrices of this shape in one tensor, to be read later.
+    /// Finds `count` matrices `[rows, columns]` in one tensor, to be read later.
     ///
     /// # Errors
     /// It is missing, or has another shape or an unsupported format.
-    pub(crate) fn stacked_matrices(
+    pub fn stacked_matrices(
         &self,
         name: &str,
         count: usize,
@@ -94,15 +94,19 @@ impl FileMatrix<'_> {
     }
 
     /// The kind of small floating-point numbers that it is stored as, if it is.
-    pub(crate) fn block_float(&self) -> Option<BlockFloat> {
+    pub fn block_float(&self) -> Option<BlockFloat> {
         match self.weights {
             Weights::Gguf(file) => file.block_float(&self.name),
             Weights::Safetensors(folder) => folder.block_float(&self.name),
         }
     }
 
-    /// Its codes and scales, if it is stored as such numbers.
-    pub(crate) fn codes_and_scales(&self, kind: BlockFloat) -> Result<[Vec<u8>; 2], TensorError> {
+    /// All of its codes and scales, row after row, as stored ([`BlockFloat::row_bytes`] each). `kind` is what
+    /// [`Self::block_float`] said.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn codes_and_scales(&self, kind: BlockFloat) -> Result<[Vec<u8>; 2], TensorError> {
         let rows = self.first..self.first + self.rows;
         match self.weights {
             Weights::Gguf(file) => file.block_rows(&self.name, self.columns, rows),
@@ -111,11 +115,15 @@ impl FileMatrix<'_> {
     }
 
     /// Whether the file has a bias for its outputs.
-    pub(crate) fn has_bias(&self) -> bool {
+    pub fn has_bias(&self) -> bool {
         self.weights.contains(&self.bias_name())
     }
 
-    pub(crate) fn bias(&self) -> Result<Option<Vec<f32>>, TensorError> {
+    /// Its bias, one number per output row, if the file has one.
+    ///
+    /// # Errors
+    /// It has another shape, or the file cannot be read.
+    pub fn bias(&self) -> Result<Option<Vec<f32>>, TensorError> {
         if !self.has_bias() {
             return Ok(None);
         }
@@ -132,7 +140,7 @@ impl FileMatrix<'_> {
     }
 
     /// Its rows in order, in parts that are small beside any matrix of a large model.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = Result<Matrix, TensorError>> {
+    pub fn parts(&self) -> impl Iterator<Item = Result<Matrix, TensorError>> {
         let row_bytes: usize = self.format.row_bytes(self.columns).iter().sum();
         let at_once = (PART_BYTES / row_bytes.max(1)).max(1).next_multiple_of(self.together);
         let end = self.first + self.rows;
@@ -160,8 +168,12 @@ pub(crate) fn whole(matrices: &[FileMatrix<'_>]) -> Result<Matrix, TensorError> 
     stacked(matrices, matrices[0].format, |part| part)
 }
 
-/// Stacks matrices whose parts are converted to another format as they are read.
-pub(crate) fn stacked(
+/// Stacks matrices `[rows, columns]`, of which there is at least one, to `[sum of rows, columns]`. Their parts are
+/// converted to another format as they are read.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn stacked(
     matrices: &[FileMatrix<'_>],
     format: MatrixFormat,
     converted: impl Fn(Matrix) -> Matrix,

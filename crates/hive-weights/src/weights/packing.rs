@@ -3,8 +3,9 @@
 /// Numbers that are packed together: with any number of bits they fill whole bytes.
 const TOGETHER: usize = 8;
 
-/// Appends numbers of at most this many bits, packed. Their count is a multiple of eight.
-pub(crate) fn pack(numbers: &[u8], bits: usize, to: &mut Vec<u8>) {
+/// Appends numbers of at most this many bits (2 to 6, or 8), packed: `numbers.len() * bits / 8` bytes. Their count is a
+/// multiple of eight.
+pub fn pack(numbers: &[u8], bits: usize, to: &mut Vec<u8>) {
     match bits {
         2 => pack_of::<2>(numbers, to),
         3 => pack_of::<3>(numbers, to),
@@ -25,8 +26,8 @@ fn pack_of<const BITS: usize>(numbers: &[u8], to: &mut Vec<u8>) {
     }
 }
 
-/// The numbers that [`pack`] packed.
-pub(crate) fn unpack(packed: &[u8], bits: usize) -> Vec<u8> {
+/// The numbers that [`pack`] packed, one to a byte.
+pub fn unpack(packed: &[u8], bits: usize) -> Vec<u8> {
     match bits {
         2 => unpack_of::<2>(packed),
         3 => unpack_of::<3>(packed),
@@ -50,40 +51,12 @@ fn unpack_of<const BITS: usize>(packed: &[u8]) -> Vec<u8> {
     numbers
 }
 
-/// Packs packed numbers anew, with more bits.
-pub(crate) fn widen(packed: Vec<u8>, bits: usize, to: usize) -> Vec<u8> {
+/// Packs packed numbers anew, with `to` bits each, which are no fewer.
+pub fn widen(packed: Vec<u8>, bits: usize, to: usize) -> Vec<u8> {
     if bits == to {
         return packed;
     }
     let mut wide = Vec::with_capacity(packed.len() / bits * to);
     pack(&unpack(&packed, bits), to, &mut wide);
     wide
-}
-
-#[cfg(test)]
-mod tests {
-    use mlx_rs::{Array, Dtype};
-
-    use super::*;
-
-    #[test]
-    fn numbers_of_every_width_lie_where_mlx_has_them() {
-        for bits in [2, 3, 4, 5, 6, 8] {
-            let numbers: Vec<u8> = (0..64u32).map(|n| (n * 37 % (1 << bits)) as u8).collect();
-            let mut packed = Vec::new();
-            pack(&numbers, bits, &mut packed);
-            assert_eq!((packed.len(), unpack(&packed, bits)), (8 * bits, numbers.clone()), "{bits} bits");
-            let words = hive_kernels::array_from_bytes(&packed, &[1, 2 * bits as i32], Dtype::Uint32).unwrap();
-            let (one, none) = (Array::ones::<f32>(&[1, 2]).unwrap(), Array::zeros::<f32>(&[1, 2]).unwrap());
-            let values = mlx_rs::ops::dequantize(&words, &one, &none, 32, bits as i32).unwrap();
-            values.eval().unwrap();
-            let expected: Vec<f32> = numbers.iter().map(|n| f32::from(*n)).collect();
-            assert_eq!(values.as_slice::<f32>(), expected, "{bits} bits");
-            for to in [4, 8] {
-                if to >= bits {
-                    assert_eq!(unpack(&widen(packed.clone(), bits, to), to), numbers, "{bits} to {to} bits");
-                }
-            }
-        }
-    }
 }

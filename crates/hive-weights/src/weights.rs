@@ -3,12 +3,11 @@
 //! Both formats are presented alike: names and layouts are those of Hugging Face's checkpoints, whatever the file uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
 //! signal, and pages of the file do not count as this process's memory.
 
-pub(crate) mod block_floats;
+pub mod block_floats;
 pub mod gguf;
-pub(crate) mod matrix;
-pub(crate) mod names;
-pub(crate) mod packing;
-pub(crate) mod requantize;
+pub mod matrix;
+pub mod names;
+pub mod packing;
 pub mod safetensors;
 mod tensor;
 
@@ -55,7 +54,10 @@ impl Weights {
     }
 
     /// Reads the weights of a convolution over tokens, each channel alone: `[channels, taps]`.
-    pub(crate) fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
+    ///
+    /// # Errors
+    /// They are missing, or have another shape or an unsupported type.
+    pub fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
         match self {
             Self::Gguf(file) => file.convolution(name, channels, taps),
             Self::Safetensors(folder) => folder.convolution(name, channels, taps),
@@ -63,7 +65,7 @@ impl Weights {
     }
 
     /// Whether this is a GGUF file, in which some tensors are other numbers than elsewhere.
-    pub(crate) fn is_gguf(&self) -> bool {
+    pub fn is_gguf(&self) -> bool {
         matches!(self, Self::Gguf(_))
     }
 

@@ -7,8 +7,8 @@ mod common;
 use std::path::Path;
 
 use common::{HIDDEN, VOCABULARY, write_tiny_model};
-use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
 use hive_text::template::{Conversation, Message};
+use hive_weights::ModelFiles;
 use serde_json::{Value, json};
 
 /// Writes one more file with an output matrix.
@@ -209,27 +209,4 @@ fn a_chat_template_may_lie_in_a_json_file_of_its_own() {
     // The separate file takes precedence.
     std::fs::write(folder.path().join("chat_template.jinja"), "own").unwrap();
     assert_eq!(template().unwrap().render(&two).unwrap(), "own");
-}
-
-#[test]
-fn a_token_sees_its_window_and_nothing_before_it() {
-    let folder = tempfile::tempdir().unwrap();
-    write_tiny_model(folder.path(), |_, _| {});
-    let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
-    configure(folder.path(), |config| drop(config.insert("model_type".to_owned(), "mistral".into())));
-    let without = digest();
-    configure(folder.path(), |config| drop(config.insert("sliding_window".to_owned(), 16.into())));
-    // A version that computes it without the window must not take part.
-    assert_ne!(digest(), without);
-    let files = ModelFiles::open(folder.path()).unwrap();
-    for compute in [Compute::Plain, Compute::Fast] {
-        let mut shard = Shard::load(&files, &ShardOptions { layers: 0..2, compute }, |_| ()).unwrap();
-        // Two layers of windows of 16: the last token depends on the 30 tokens before it.
-        let mut logits = |first: u32, length: usize| {
-            let tokens: Vec<u32> = std::iter::once(first).chain((1..length as u32).map(|n| n * 7 % 48)).collect();
-            shard.logits_of(&tokens).unwrap()
-        };
-        assert_ne!(logits(3, 31), logits(5, 31), "{compute:?}: within both windows");
-        assert_eq!(logits(3, 32), logits(5, 32), "{compute:?}: outside");
-    }
 }

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use hive_model::ModelFiles;
-use hive_model::weights::Gguf;
-use hive_model::weights::safetensors::{QuantizationTable, SafetensorsFolder};
+use hive_weights::ModelFiles;
+use hive_weights::weights::Gguf;
+use hive_weights::weights::safetensors::{QuantizationTable, SafetensorsFolder};
 use proptest::prelude::*;
 
 /// A small valid GGUF: a few values of every kind, two tensors.
@@ -61,7 +61,7 @@ fn open_gguf(folder: &Path, bytes: &[u8]) {
     std::fs::write(&path, bytes).unwrap();
     let _ = ModelFiles::open(&path);
     if let Ok(gguf) = Gguf::open(&path) {
-        let weights = hive_model::weights::Weights::Gguf(gguf);
+        let weights = hive_weights::weights::Weights::Gguf(gguf);
         let _ = weights.matrix("model.layers.0.self_attn.q_proj", 2, 32);
         let _ = weights.vector("model.layers.0.input_layernorm.weight", 32);
     }
@@ -70,7 +70,7 @@ fn open_gguf(folder: &Path, bytes: &[u8]) {
 fn open_safetensors(folder: &Path, bytes: &[u8]) {
     std::fs::write(folder.join("model.safetensors"), bytes).unwrap();
     if let Ok(folder) = SafetensorsFolder::open(folder, QuantizationTable::default()) {
-        let weights = hive_model::weights::Weights::Safetensors(folder);
+        let weights = hive_weights::weights::Weights::Safetensors(folder);
         let _ = weights.matrix("a", 2, 4);
         let _ = weights.vector("b.weight", 3);
     }
@@ -81,13 +81,13 @@ fn the_undamaged_files_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, gguf()).unwrap();
-    let weights = hive_model::weights::Weights::Gguf(Gguf::open(&path).unwrap());
+    let weights = hive_weights::weights::Weights::Gguf(Gguf::open(&path).unwrap());
     assert_eq!(weights.matrix("model.layers.0.self_attn.q_proj", 2, 32).unwrap().rows(), 2);
     assert_eq!(weights.vector("model.layers.0.input_layernorm.weight", 32).unwrap().bytes, [7; 128]);
 
     std::fs::write(folder.path().join("model.safetensors"), safetensors()).unwrap();
     let open = SafetensorsFolder::open(folder.path(), QuantizationTable::default()).unwrap();
-    let weights = hive_model::weights::Weights::Safetensors(open);
+    let weights = hive_weights::weights::Weights::Safetensors(open);
     assert_eq!(weights.vector("b.weight", 3).unwrap().bytes, [7; 12]);
 }
 

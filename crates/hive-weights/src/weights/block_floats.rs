@@ -16,7 +16,7 @@ pub(crate) const OFFSET: u8 = 16;
 
 /// A kind of them, as MLX has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlockFloat {
+pub enum BlockFloat {
     /// 4 bits in groups of 32, each with a power of two.
     Mxfp4,
     /// 4 bits in groups of 16, each with a scale of 8 bits (E4M3).
@@ -27,17 +27,17 @@ pub(crate) enum BlockFloat {
 
 impl BlockFloat {
     /// Numbers per scale.
-    pub(crate) fn group(self) -> usize {
+    pub fn group(self) -> usize {
         if self == Self::Nvfp4 { 16 } else { 32 }
     }
 
     /// Bits per number.
-    pub(crate) fn bits(self) -> usize {
+    pub fn bits(self) -> usize {
         if self == Self::Mxfp8 { 8 } else { 4 }
     }
 
-    /// MLX's name.
-    pub(crate) fn mode(self) -> &'static std::ffi::CStr {
+    /// MLX's name for it.
+    pub fn mode(self) -> &'static std::ffi::CStr {
         match self {
             Self::Mxfp4 => c"mxfp4",
             Self::Nvfp4 => c"nvfp4",
@@ -45,8 +45,8 @@ impl BlockFloat {
         }
     }
 
-    /// Bytes per row: of the codes, and of the scales.
-    pub(crate) fn row_bytes(self, columns: usize) -> [usize; 2] {
+    /// Bytes per row of this many columns: of the codes, and of the scales.
+    pub fn row_bytes(self, columns: usize) -> [usize; 2] {
         [columns * self.bits() / 8, columns / self.group()]
     }
 

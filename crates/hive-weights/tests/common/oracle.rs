@@ -3,8 +3,7 @@
 use data_encoding::BASE64;
 use serde_json::Value as Json;
 
-use super::Gguf;
-use crate::weights::{Float, Weights, to_f32};
+use hive_weights::weights::{Float, Gguf, Weights, to_f32};
 
 /// Blocks of one type.
 pub(crate) struct Sample {
@@ -20,7 +19,7 @@ pub(crate) struct Sample {
 pub(crate) const SHAPE: [usize; 2] = [2, 256];
 
 pub(crate) fn samples() -> Vec<Sample> {
-    let all: Json = serde_json::from_str(include_str!("../../../../../tests/oracle/gguf_types.json")).unwrap();
+    let all: Json = serde_json::from_str(include_str!("../../../../tests/oracle/gguf_types.json")).unwrap();
     assert_eq!([&all["rows"], &all["columns"]].map(|size| size.as_u64().unwrap() as usize), SHAPE);
     let bytes = |text: &Json| BASE64.decode(text.as_str().unwrap().as_bytes()).unwrap();
     let sample = |entry: &Json| Sample {
