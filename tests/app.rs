@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "app/adding.rs"]
+mod adding;
 #[path = "app/browser.rs"]
 mod browser;
 #[path = "app/chaos.rs"]
@@ -13,6 +15,8 @@ mod chaos;
 mod composing;
 #[path = "app/conversations.rs"]
 mod conversations;
+#[path = "app/dragging.rs"]
+mod dragging;
 #[path = "app/driver.rs"]
 mod driver;
 #[path = "app/faults.rs"]

@@ -1,12 +1,18 @@
-//! macOS specifics: the menu bar with its standard shortcuts, the window material, and App Nap.
+//! macOS specifics: the menu bar with its standard shortcuts, the window material, App Nap, what was dropped, and the
+//! dialog for files.
+
+use std::path::PathBuf;
 
 use hive_node::settings::Language;
-use objc2_foundation::{NSActivityOptions, NSProcessInfo, NSString};
+use objc2::MainThreadMarker;
+use objc2_app_kit::{NSModalResponseOK, NSOpenPanel, NSPasteboard};
+use objc2_foundation::{NSActivityOptions, NSProcessInfo, NSString, NSURL};
 use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::window::{Effect, EffectState, EffectsBuilder};
 use tauri::{AppHandle, WebviewWindow, Wry};
+use tokio::sync::oneshot;
 
-use crate::words::words;
+use crate::words::{Chooser, words};
 
 /// Sets the menu bar, which is there while a window is open.
 pub(crate) fn bar(app: &AppHandle, language: Language) -> tauri::Result<()> {
@@ -80,4 +86,42 @@ pub(crate) fn stay_awake() {
     let options = NSActivityOptions::UserInitiatedAllowingIdleSystemSleep;
     let reason = NSString::from_str("in touch with your other machines");
     std::mem::forget(NSProcessInfo::processInfo().beginActivityWithOptions_reason(options, &reason));
+}
+
+/// The files on the drag pasteboard: what was dropped last, until something else is dragged.
+pub(crate) async fn dropped(window: &WebviewWindow) -> Vec<PathBuf> {
+    /// `NSPasteboardNameDrag`, which only unsafe code can name.
+    const DRAGGED: &str = "Apple CFPasteboard drag";
+    /// `NSPasteboardTypeFileURL`.
+    const FILE: &str = "public.file-url";
+    let (answer, dropped) = oneshot::channel();
+    let _ = window.run_on_main_thread(move || {
+        let board = NSPasteboard::pasteboardWithName(&NSString::from_str(DRAGGED));
+        let kind = NSString::from_str(FILE);
+        let items = board.pasteboardItems();
+        let urls = items.iter().flat_map(|items| items.iter()).filter_map(|item| item.stringForType(&kind));
+        let urls = urls.filter_map(|url| NSURL::URLWithString(&url));
+        let _ = answer.send(urls.filter_map(|url| path(&url)).collect());
+    });
+    dropped.await.unwrap_or_default()
+}
+
+/// The path of a file's URL, which may name the file by its number.
+fn path(url: &NSURL) -> Option<PathBuf> {
+    Some(PathBuf::from(url.filePathURL()?.path()?.to_string()))
+}
+
+/// Lets the owner choose files and folders, on the main thread; none if that is cancelled.
+pub(crate) fn choose(words: &Chooser) -> Vec<PathBuf> {
+    let Some(main) = MainThreadMarker::new() else { return Vec::new() };
+    let panel = NSOpenPanel::openPanel(main);
+    panel.setCanChooseFiles(true);
+    panel.setCanChooseDirectories(true);
+    panel.setAllowsMultipleSelection(true);
+    panel.setMessage(Some(&NSString::from_str(words.title)));
+    panel.setPrompt(Some(&NSString::from_str(words.add)));
+    if panel.runModal() != NSModalResponseOK {
+        return Vec::new();
+    }
+    panel.URLs().iter().filter_map(|url| path(&url)).collect()
 }

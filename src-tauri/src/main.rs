@@ -2,6 +2,7 @@
 
 mod end;
 mod folder;
+mod handed;
 mod ipc;
 mod links;
 #[cfg(target_os = "macos")]
@@ -31,6 +32,7 @@ use tauri::tray::{MouseButton, MouseButtonState, TrayIconEvent};
 use tauri::{Manager, RunEvent};
 use tauri_plugin_autostart::MacosLauncher;
 
+use handed::Handed;
 use shell::Shell;
 use tray::Tray;
 use trouble::Trouble;
@@ -81,6 +83,9 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         ipc::watch,
         popover::fit_popover,
         folder::show_models,
+        handed::dropped_files,
+        handed::choose_files,
+        handed::read_handed,
         pages::request,
         pages::follow,
         ipc::export_conversation,
@@ -156,7 +161,9 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                     return Ok(windows::show_trouble(app.handle())?);
                 }
             }
+            app.manage(Handed::default());
             windows::make(app.handle())?;
+            handed::listen(app.handle());
             #[cfg(target_os = "macos")]
             {
                 mac::stay_awake();

@@ -32,7 +32,7 @@ fn is_own(url: &Url) -> bool {
 /// Builds a window that cannot lead anywhere else: no links, no `javascript:` URLs, no new windows, no downloads.
 fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilder<'a, Wry, AppHandle> {
     let own = Url::parse(&format!("tauri://localhost/{page}"));
-    WebviewWindowBuilder::new(app, name, WebviewUrl::App(page.into()))
+    let window = WebviewWindowBuilder::new(app, name, WebviewUrl::App(page.into()))
         .title("HiveMind")
         .on_navigation(is_own)
         // What asks for a URL does not say for which frame; a whole window at a frame's URL would be empty.
@@ -42,11 +42,12 @@ fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilde
             }
         })
         .on_new_window(|_, _| NewWindowResponse::Deny)
-        // The page takes files that are dropped; the web view's own handler would keep them from it.
-        .disable_drag_drop_handler()
         .on_download(|_, _| false)
         // For Paste in the app's own menus: on Linux, a page cannot paste otherwise.
-        .enable_clipboard_access()
+        .enable_clipboard_access();
+    // Where pages get no files, the web view's own handler does (`handed.rs`); elsewhere it would keep all that is dropped
+    // from the page.
+    if cfg!(target_os = "linux") && name == MAIN { window } else { window.disable_drag_drop_handler() }
 }
 
 /// Creates both windows.

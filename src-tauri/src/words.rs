@@ -1,4 +1,4 @@
-//! The words of the app's own notifications, updates and menu bar, in each language. Both have the same entries, or this
+//! The words of the app's own notifications, updates, dialog and menu bar, in each language. Both have the same entries, or this
 //! does not compile.
 
 use std::sync::LazyLock;
@@ -16,8 +16,18 @@ pub(crate) struct Words {
     pub(crate) not_checked: fn(&str) -> String,
     pub(crate) not_installed: fn(&str, &str) -> String,
     pub(crate) not_offered: fn(&str) -> String,
+    pub(crate) chooser: Chooser,
     #[cfg(target_os = "macos")]
     pub(crate) bar: Bar,
+}
+
+/// The dialog for a model. On a Mac, one button is for files and folders, and the system names the other.
+#[cfg_attr(target_os = "macos", allow(dead_code, reason = "the system has words for them"))]
+pub(crate) struct Chooser {
+    pub(crate) title: &'static str,
+    pub(crate) add: &'static str,
+    pub(crate) add_folder: &'static str,
+    pub(crate) cancel: &'static str,
 }
 
 /// The menu bar. What macOS does not translate in it is here.
@@ -69,6 +79,12 @@ static ENGLISH: Words = Words {
     not_checked: |why| format!("Could not check for updates: {why}"),
     not_installed: |version, why| format!("Could not install {version}: {why}"),
     not_offered: |version| format!("{version} is no longer available. Check for updates again."),
+    chooser: Chooser {
+        title: "Choose a .gguf file, or a model's folder",
+        add: "Add",
+        add_folder: "Add Folder",
+        cancel: "Cancel",
+    },
     #[cfg(target_os = "macos")]
     bar: Bar {
         about: "About HiveMind",
@@ -103,6 +119,12 @@ static GERMAN: Words = Words {
     not_checked: |why| format!("Suche nach Updates fehlgeschlagen: {why}"),
     not_installed: |version, why| format!("{version} ließ sich nicht installieren: {why}"),
     not_offered: |version| format!("{version} ist nicht mehr verfügbar. Bitte erneut nach Updates suchen."),
+    chooser: Chooser {
+        title: "Eine .gguf-Datei oder den Ordner eines Modells wählen",
+        add: "Hinzufügen",
+        add_folder: "Ordner hinzufügen",
+        cancel: "Abbrechen",
+    },
     #[cfg(target_os = "macos")]
     bar: Bar {
         about: "Über HiveMind",

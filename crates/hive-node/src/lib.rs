@@ -94,6 +94,7 @@ pub use hive_ring::{
 pub use hive_serving::{AnswerError, CountError, LetGoError, MarkError, local_time};
 pub use hive_stage::runtime;
 pub use hive_text::reasoning;
+pub use hive_text::split;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_types::{CatalogueView, MachineWork, ModelOnDisk};
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};

@@ -14,6 +14,12 @@ export const commands = {
 	fitPopover: (width: number, height: number) => __TAURI_INVOKE<void>("fit_popover", { width, height }),
 	/**  Shows the folder that models are downloaded to. */
 	showModels: () => typedError<null, Problem>(__TAURI_INVOKE("show_models")),
+	/**  What was dropped on the window last; nothing the second time. */
+	droppedFiles: () => __TAURI_INVOKE<HandedFile[]>("dropped_files"),
+	/**  Lets the owner choose files and folders; none if that is cancelled. */
+	chooseFiles: () => __TAURI_INVOKE<HandedFile[]>("choose_files"),
+	/**  Reads a part of a file that was handed over, in Base64: from one byte to before another, and at most 4 MiB. */
+	readHanded: (number: number, start: number, end: number) => typedError<string, Problem>(__TAURI_INVOKE("read_handed", { number, start, end })),
 	/**  Calls a route of the node's own interface, such as `POST` on `/hive/v1/conversations`. Bodies are JSON. */
 	request: (method: string, path: string, body: string | null) => typedError<string, Problem>(__TAURI_INVOKE("request", { method, path, body })),
 	/**  Follows a route that sends events, in place of what this window followed on the topic before. */
@@ -361,6 +367,37 @@ export type Field =
 /**  The listening address. */
 "bind";
 
+/**  What a file or folder is. */
+export type Finding = 
+/**  A model. */
+{ kind: "model"; 
+/**  The path to load it by: of its folder, of its file, or of the first of its files. */
+path: string } | 
+/**  A model in several files, of which some are missing. */
+{ kind: "parts_missing"; 
+/**  How many are missing. */
+missing: number; 
+/**  How many there should be. */
+of: number } | 
+/**  A GGUF file that goes with a model and is none: what reads pictures, or what a quantization was made with. */
+{ kind: "companion" } | 
+/**  A folder with several GGUF models. */
+{ kind: "several" } | 
+/**  Weights without `config.json`. */
+{ kind: "no_config" } | 
+/**  `config.json` without weights. */
+{ kind: "no_weights" } | 
+/**  Weights in Python's pickle format, which HiveMind never opens. */
+{ kind: "pickled" } | 
+/**  Nothing: it was deleted or moved meanwhile. */
+{ kind: "gone" } | 
+/**  Something that this user may not read. */
+{ kind: "closed" } | 
+/**  Something whose path a model cannot be named by: it is no text, or ends in a space. */
+{ kind: "unnameable" } | 
+/**  Something else. */
+{ kind: "other" };
+
 /**  Whether there is room for a model. */
 export type Fit = 
 /**  It fits, with room left on every machine. */
@@ -402,6 +439,18 @@ export type Found = {
 	name: string,
 	/**  Three-word fingerprint of its ID. */
 	fingerprint: string,
+};
+
+/**  A file or folder that was handed over. */
+export type HandedFile = {
+	/**  Its number, to read it by. */
+	number: number,
+	/**  Its name, without its folder. */
+	name: string,
+	/**  Its size in bytes; 0 for anything but a file. */
+	bytes: number,
+	/**  What it is. */
+	found: Finding,
 };
 
 /**  What interrupted the computation of an answer, without a loss of words. */

@@ -4,9 +4,9 @@ import type { Loading } from "./bindings";
 import { code, why } from "./call";
 import { type ModelOnDisk, node } from "./node";
 
-/** A message with file names in place of absolute paths. A path may contain spaces: it ends at a colon, or with the message. */
+/** A message with file names in place of absolute paths. A path may contain anything: it ends at a colon, or with the message. */
 export function withoutFolders(message: string): string {
-  return message.replace(/(^|[\s"'(])\/(.*?)(?=: |$)/g, (_, before: string, path: string) => before + path.slice(path.lastIndexOf("/") + 1));
+  return message.replace(/(^|[\s"'(])\/([^]*?)(?=: |$)/g, (_, before: string, path: string) => before + path.slice(path.lastIndexOf("/") + 1));
 }
 
 /** The load in progress of a model. One that was asked for by its repository has the name of a file in it. */

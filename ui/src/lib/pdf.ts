@@ -66,7 +66,7 @@ export function textOf({ items }: Pick<Content, "items">): string {
     .trim();
 }
 
-export async function readPdf(file: Blob, progress: Progress, signal: AbortSignal): Promise<PdfRead> {
+export async function readPdf(file: Pick<Blob, "size" | "arrayBuffer">, progress: Progress, signal: AbortSignal): Promise<PdfRead> {
   if (file.size > MOST_PDF_BYTES) return { kind: "heavy" };
   const data = new Uint8Array(await file.arrayBuffer());
   if (signal.aborted) return { kind: "cancelled" };

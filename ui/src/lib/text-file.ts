@@ -10,6 +10,15 @@ export type Read =
   | { kind: "picture" | "binary" | "unreadable" }
   | PdfRead;
 
+/** As much of a file as is used here. */
+export interface Readable {
+  readonly name: string;
+  readonly type: string;
+  readonly size: number;
+  arrayBuffer(): Promise<ArrayBuffer>;
+  slice(start: number, end: number): { arrayBuffer(): Promise<ArrayBuffer> };
+}
+
 /** A character has at most this many bytes in UTF-8 for each of its UTF-16 units. */
 const BYTES_PER_LETTER = 3;
 
@@ -42,10 +51,10 @@ const isPicture = (type: string, head: string): boolean =>
   (type.startsWith("image/") && !type.startsWith("image/svg")) || PICTURES.some((start) => head.startsWith(start));
 
 /** Other bytes may stand before a PDF's first line. */
-const isPdf = ({ name, type }: File, head: string): boolean =>
+const isPdf = ({ name, type }: Readable, head: string): boolean =>
   head.startsWith("%PDF-") || type === "application/pdf" || /\.pdf$/i.test(name);
 
-export async function read(file: File, progress: Progress = () => {}, signal = new AbortController().signal): Promise<Read> {
+export async function read(file: Readable, progress: Progress = () => {}, signal = new AbortController().signal): Promise<Read> {
   try {
     const bytes = new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer());
     const head = String.fromCharCode(...bytes);

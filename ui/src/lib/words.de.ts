@@ -461,6 +461,38 @@ export const german: Words = {
   unusableModels: "Nicht verwendbar",
   sentence: (why) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
   downloadAgain: "Falls es funktionieren sollte: löschen und noch einmal laden.",
+  // Models that are added by hand.
+  addModel: "Datei oder Ordner hinzufügen\u00a0…",
+  dropModel: "Ablegen, um dieses Modell hinzuzufügen",
+  readingModels: (names) => `${names.join(", ")} wird gelesen\u00a0…`,
+  addedModels: (names) => `Hinzugefügt: ${names.join(", ")}.`,
+  notAdded: (name, why) => `${name} wurde nicht hinzugefügt: ${why}`,
+  moreRefused: (more) => (more === 1 ? "Ein weiteres Objekt wurde nicht hinzugefügt." : `${decimal(more)} weitere Objekte wurden nicht hinzugefügt.`),
+  whereabouts: "HiveMind sieht nicht, wo das liegt. Bitte stattdessen „Datei oder Ordner hinzufügen\u00a0…“ wählen.",
+  notAModel: (name, found) => {
+    switch (found.kind) {
+      case "parts_missing":
+        return `${decimal(found.missing)} von ${decimal(found.of)} Dateien von ${name} ${found.missing === 1 ? "fehlt" : "fehlen"}. Bitte alle in einen Ordner legen.`;
+      case "companion":
+        return `${name} gehört zu einem Modell, ist aber keines. Bitte die .gguf-Datei des Modells selbst ablegen.`;
+      case "several":
+        return `${name} enthält mehrere Modelle. Bitte eine der .gguf-Dateien ablegen.`;
+      case "no_config":
+        return `${name} hat Gewichte, aber keine config.json. Bitte einen Ordner mit beidem ablegen.`;
+      case "no_weights":
+        return `${name} kommt ohne Gewichte. Bitte einen Ordner mit config.json und .safetensors-Dateien ablegen.`;
+      case "pickled":
+        return `${name} wird nicht geöffnet: .bin-, .pt-, .pth- und .ckpt-Dateien können beliebige Programme ausführen. Bitte die .gguf- oder .safetensors-Dateien des Modells nehmen.`;
+      case "gone":
+        return `${name} ist nicht mehr da.`;
+      case "closed":
+        return `${name} kann nicht gelesen werden: Die Berechtigung fehlt.`;
+      case "unnameable":
+        return `${name} kann mit diesem Namen nicht geladen werden. Bitte umbenennen: ohne Leerzeichen am Ende und ohne unlesbare Zeichen.`;
+      default:
+        return `${name} ist kein Modell. Bitte eine .gguf-Datei ablegen oder einen Ordner mit config.json und .safetensors-Dateien.`;
+    }
+  },
   // Models that could be fetched.
   findModel: "Modell finden",
   searchModels: "Modelle suchen",

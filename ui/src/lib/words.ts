@@ -1,6 +1,6 @@
 /** All user-visible text, in English. `words.de.ts` has it in German, and `words` is what the window speaks. */
 
-import type { Accent, Cause, Fit, Language, Look, Refused, Remedy } from "./bindings";
+import type { Accent, Cause, Finding, Fit, Language, Look, Refused, Remedy } from "./bindings";
 import { amount, date, day, decimal, gigabytes, milliseconds, parameters, rate, several, speed, time, together, typed, untyped, writeAs } from "./numbers";
 
 export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time, typed, untyped };
@@ -490,6 +490,38 @@ export const english = {
   unusableModels: "Can’t be used",
   sentence: (why: string) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
   downloadAgain: "If it should work, delete it and download it again.",
+  // Models that are added by hand.
+  addModel: "Add a file or folder…",
+  dropModel: "Drop to add this model",
+  readingModels: (names: string[]) => `Reading ${names.join(", ")}…`,
+  addedModels: (names: string[]) => `Added ${names.join(", ")}.`,
+  notAdded: (name: string, why: string) => `${name} wasn’t added: ${why}`,
+  moreRefused: (more: number) => `${several(more, "more item wasn’t", "more items weren’t")} added.`,
+  whereabouts: "HiveMind can’t see where this is. Choose Add a file or folder… instead.",
+  notAModel: (name: string, found: Finding) => {
+    switch (found.kind) {
+      case "parts_missing":
+        return `${decimal(found.missing)} of the ${decimal(found.of)} files of ${name} ${found.missing === 1 ? "is" : "are"} missing. Put all of them in one folder.`;
+      case "companion":
+        return `${name} goes with a model, but isn’t one. Drop the model’s own .gguf file.`;
+      case "several":
+        return `${name} has several models. Drop one of its .gguf files.`;
+      case "no_config":
+        return `${name} has weights, but no config.json. Drop a folder with both.`;
+      case "no_weights":
+        return `${name} comes without weights. Drop a folder with config.json and .safetensors files.`;
+      case "pickled":
+        return `${name} isn’t opened: .bin, .pt, .pth and .ckpt files can run any program. Look for the model’s .gguf or .safetensors files.`;
+      case "gone":
+        return `${name} isn’t there any more.`;
+      case "closed":
+        return `${name} can’t be read: you don’t have permission to open it.`;
+      case "unnameable":
+        return `${name} can’t be loaded with this name. Rename it, without a space at its end or unreadable letters.`;
+      default:
+        return `${name} is not a model. Drop a .gguf file, or a folder with config.json and .safetensors files.`;
+    }
+  },
   // Models that could be fetched.
   findModel: "Find a model",
   searchModels: "Search models",

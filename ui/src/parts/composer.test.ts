@@ -4,8 +4,9 @@ import axe from "axe-core";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
 import { compose } from "../lib/attachments";
-import type { Snapshot } from "../lib/bindings";
+import type { Finding, HandedFile, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import { type Dropped, drops } from "../lib/drops.svelte";
 import type { PdfRead, readPdf } from "../lib/pdf";
 import { FakeNode, message } from "../testing/node";
 import Chat from "../views/Chat.svelte";
@@ -275,6 +276,34 @@ it("files can be dropped onto the chat, which shows where", async () => {
   expect(drag("drop", [file("a.txt", "one")]).defaultPrevented).toBe(true);
   await waitFor(() => expect(cards()).toEqual(["a.txt"]));
   expect(screen.queryByText("Drop files to attach them")).toBeNull();
+});
+
+it("files that the web view keeps from the page are attached as well, and a model is added instead", async () => {
+  const add = vi.fn();
+  const told = (number: number, name: string, found: Finding): HandedFile => ({ number, name, bytes: 3, found });
+  const handed = [told(1, "a.txt", { kind: "other" }), told(2, "b.gguf", { kind: "model", path: "/m/b.gguf" }), told(3, "folder", { kind: "other" })];
+  mockIPC((command, given) => {
+    if (command === "request") return node.request(given as never);
+    if (command === "follow") return node.follow(given as never);
+    if (command === "dropped_files") return handed;
+    // As an error of a command: an object, not an Error.
+    // eslint-disable-next-line @typescript-eslint/only-throw-error
+    if (command === "read_handed" && (given as { number: number }).number === 3) throw { code: "not_read", message: "it is no file", hint: null };
+    return command === "read_handed" ? btoa("one") : null;
+  });
+  const stop = drops.hear();
+  render(Chat, { shown, machines: () => {}, add });
+  await waitFor(() => expect(chats.open.id).not.toBe(""));
+  window.dispatchEvent(new Event("filesover"));
+  await screen.findByText("Drop files to attach them");
+  window.dispatchEvent(new Event("filesdropped"));
+  await waitFor(() => expect(cards()).toEqual(["a.txt"]));
+  expect(chats.draft).toContain("one");
+  expect(alert()).toBe("folder can’t be read. If it’s a folder, attach its files instead.");
+  await waitFor(() => expect(add).toHaveBeenCalledOnce());
+  expect((add.mock.calls[0]![0] as Dropped[]).map(({ file }) => file.name)).toEqual(["b.gguf"]);
+  expect(screen.queryByText("Drop files to attach them")).toBeNull();
+  stop();
 });
 
 it("an edited question keeps its files, or loses those that are removed", async () => {

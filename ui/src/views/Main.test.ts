@@ -83,6 +83,31 @@ describe("from every page,", () => {
     expect(screen.getByText("Text size 100%")).toBeTruthy();
   });
 
+  it("a model is dropped, which shows where it goes", async () => {
+    const event = (kind: string): Event => {
+      const event = new Event(kind, { bubbles: true, cancelable: true });
+      const files = kind === "drop" ? [new File([], "notes.txt")] : [];
+      return Object.assign(event, { dataTransfer: { types: ["Files"], files, dropEffect: "none" } });
+    };
+    mockIPC((command, given) => {
+      asked.push(command);
+      if (command !== "request") return null;
+      return (given as { path: string }).path.includes("catalogue") ? '{"models":[],"problem":null}' : "[]";
+    });
+    const rail = document.querySelector("nav")!;
+    await fireEvent(rail, event("dragenter"));
+    await fireEvent.dragLeave(screen.getByText("Drop to add this model").parentElement!);
+    expect(screen.queryByText("Drop to add this model")).toBeNull();
+    await fireEvent(rail, event("dragover"));
+    expect(screen.getByText("Drop to add this model")).toBeTruthy();
+    await fireEvent(rail, event("drop"));
+    expect(asked).toContain("dropped_files");
+    await waitFor(() => expect(page()).toBe("Models"));
+    expect(screen.queryByText("Drop to add this model")).toBeNull();
+    // The shell of this test knows of no files.
+    expect(await screen.findByText(/can’t see where this is/)).toBeTruthy();
+  });
+
   it("the list of shortcuts is opened and closed", async () => {
     await press("/");
     expect(screen.getByRole("dialog", { name: "Keyboard shortcuts" })).toBeTruthy();

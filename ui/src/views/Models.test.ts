@@ -1,6 +1,7 @@
 import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
+import { adding } from "../lib/adding.svelte";
 import { library } from "../lib/library.svelte";
 import { node } from "../lib/node";
 import { Backend, barriers, onDisk, shown } from "../testing";
@@ -9,6 +10,7 @@ import Models from "./Models.svelte";
 let backend: Backend;
 
 beforeEach(() => {
+  Element.prototype.scrollIntoView = () => {};
   backend = new Backend();
   Object.assign(library, { models: [], unusable: [], read: false, problem: "" });
 });
@@ -102,6 +104,29 @@ describe("models", () => {
     expect(library.models.map(({ name }) => name)).toEqual(["Llama"]);
     expect(backend.of("GET /plan")).toEqual([{ model: "Llama" }]);
     expect(await barriers()).toEqual([]);
+  });
+
+  it("are added with a button, and say what was added and what was not", async () => {
+    render(Models, { shown });
+    await screen.findByRole("article", { name: "Llama" });
+    backend.answers["GET /models"] = () => [onDisk("Llama"), onDisk("/home/me/größer als 7 B.gguf", { removable: false })];
+    backend.answers.choose_files = () => [
+      { number: 1, name: "größer als 7 B.gguf", bytes: 1, found: { kind: "model", path: "/home/me/größer als 7 B.gguf" } },
+      { number: 2, name: "weights.pt", bytes: 1, found: { kind: "pickled" } },
+    ];
+    const button = screen.getByRole("button", { name: "Add a file or folder…" });
+    button.focus();
+    await fireEvent.click(button);
+    const added = within(await screen.findByRole("article", { name: "/home/me/größer als 7 B.gguf" }));
+    expect(added.getByRole("heading").textContent).toBe("größer als 7 B.gguf");
+    await waitFor(() => expect(screen.getByText("Added größer als 7 B.gguf.").getAttribute("role")).toBe("status"));
+    expect(screen.getByRole("alert").textContent).toContain("weights.pt isn’t opened");
+    expect(backend.of("POST /models/load")).toEqual([{ model: "/home/me/größer als 7 B.gguf" }]);
+    // Whoever uses the keyboard stays where they are.
+    expect(document.activeElement).toBe(button);
+    expect(await barriers()).toEqual([]);
+    cleanup();
+    expect([adding.said, adding.refused]).toEqual(["", []]);
   });
 
   it("of which there are none say how to get one", async () => {
