@@ -49,6 +49,8 @@ pub(crate) struct Preferences {
     unload_after_idle_minutes: Option<u32>,
     /// Maximum upload to other machines, in megabits per second.
     bandwidth_mbit_per_s: Option<u32>,
+    /// Maximum download from Hugging Face, in megabits per second.
+    download_mbit_per_s: Option<u32>,
     /// Whether all traffic stays on the local network.
     lan_only: bool,
     /// `none`, `public`, or the URL of the owner's own relay.
@@ -113,6 +115,8 @@ pub(crate) enum Change {
     UnloadAfterIdleMinutes(String),
     /// Maximum upload to other machines, in megabits per second.
     BandwidthMbitPerS(String),
+    /// Maximum download from Hugging Face, in megabits per second.
+    DownloadMbitPerS(String),
     /// Whether all traffic stays on the local network.
     LanOnly(bool),
     /// `none`, `public`, or the URL of the owner's own relay.
@@ -220,6 +224,9 @@ impl Change {
                 settings.bandwidth_mbit_per_s =
                     filled(&text).map(|text| whole(text, 1, MOST_MBIT_PER_S)).transpose()?;
             }
+            Self::DownloadMbitPerS(text) => {
+                settings.download_mbit_per_s = filled(&text).map(|text| whole(text, 1, MOST_MBIT_PER_S)).transpose()?;
+            }
             Self::LanOnly(on) => settings.lan_only = Some(on),
             Self::Relay(text) => settings.relay = filled(&text).map(relay).transpose()?,
             Self::Api(text) => settings.api = filled(&text).map(loopback).transpose()?,
@@ -294,6 +301,7 @@ impl Preferences {
             only_when_idle_minutes: small(now.only_when_idle_minutes),
             unload_after_idle_minutes: small(now.unload_after_idle_minutes),
             bandwidth_mbit_per_s: small(now.bandwidth_mbit_per_s),
+            download_mbit_per_s: small(now.download_mbit_per_s),
             lan_only: now.lan_only.unwrap_or(false),
             relay: now.relay.clone(),
             api: text(now.api),
@@ -533,6 +541,10 @@ mod tests {
         };
         assert_eq!(rate("400000"), Ok(Some(400_000)));
         assert_eq!(rate("400001"), Err(Refused::Whole { least: 1, most: 400_000 }));
+        let download =
+            |text: &str| after(Change::DownloadMbitPerS(text.to_owned())).map(|settings| settings.download_mbit_per_s);
+        assert_eq!((download("50"), download("")), (Ok(Some(50)), Ok(None)));
+        assert_eq!(download("0"), Err(Refused::Whole { least: 1, most: 400_000 }));
     }
 
     #[test]

@@ -222,6 +222,8 @@ export type Change =
 { field: "unload_after_idle_minutes"; value: string } | 
 /**  Maximum upload to other machines, in megabits per second. */
 { field: "bandwidth_mbit_per_s"; value: string } | 
+/**  Maximum download from Hugging Face, in megabits per second. */
+{ field: "download_mbit_per_s"; value: string } | 
 /**  Whether all traffic stays on the local network. */
 { field: "lan_only"; value: boolean } | 
 /**  `none`, `public`, or the URL of the owner's own relay. */
@@ -600,6 +602,10 @@ export type ModelOnDisk = {
 	whole_bytes?: number | null,
 	/**  Whether it is in memory. */
 	loaded?: boolean,
+	/**  Whether it stays in memory once it is loaded, and on the disk. */
+	pinned?: boolean,
+	/**  Its other names in requests. */
+	aliases?: string[],
 	/**  Whether it can be removed; the starter model cannot. */
 	removable?: boolean,
 	/**  Other online machines that have it too. */
@@ -677,6 +683,8 @@ export type Preferences = {
 	unload_after_idle_minutes: number | null,
 	/**  Maximum upload to other machines, in megabits per second. */
 	bandwidth_mbit_per_s: number | null,
+	/**  Maximum download from Hugging Face, in megabits per second. */
+	download_mbit_per_s: number | null,
 	/**  Whether all traffic stays on the local network. */
 	lan_only: boolean,
 	/**  `none`, `public`, or the URL of the owner's own relay. */

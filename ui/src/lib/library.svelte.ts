@@ -16,6 +16,9 @@ export function loadOf(loads: Loading[], model: string): Loading | undefined {
   return loads.find(({ name }) => name === model) ?? loads.find(({ name }) => isFile(name.toLowerCase()));
 }
 
+/** What can be done with a model. */
+type Change = "load" | "unload" | "remove" | "pin";
+
 class Library {
   /** The models that can be used. */
   models = $state<ModelOnDisk[]>([]);
@@ -24,7 +27,7 @@ class Library {
   /** Whether the list was read. */
   read = $state(false);
   /** The operation in progress on each model, by name. */
-  busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
+  busy = $state<Record<string, Change | undefined>>({});
   problem = $state("");
   /** The model that it is about. */
   problemOf = $state("");
@@ -66,11 +69,16 @@ class Library {
     return this.#change(name, "unload", () => node.unloadModel(name));
   }
 
+  /** Keeps a model in memory and on the disk, or lets it go when its memory or its space is needed. */
+  pin(name: string, on: boolean): Promise<boolean> {
+    return this.#change(name, "pin", () => node.pin(name, on));
+  }
+
   remove(name: string): Promise<boolean> {
     return this.#change(name, "remove", () => node.removeModel(name));
   }
 
-  async #change(name: string, what: "load" | "unload" | "remove", change: () => Promise<unknown>): Promise<boolean> {
+  async #change(name: string, what: Change, change: () => Promise<unknown>): Promise<boolean> {
     this.problem = "";
     this.denied = false;
     this.busy[name] = what;

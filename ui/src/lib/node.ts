@@ -83,6 +83,8 @@ export const node = {
   setHubToken: (token: string) => api.put("/hub-token", { token }),
   forgetHubToken: () => api.delete("/hub-token"),
   unloadModel: (model: string) => api.post("/models/unload", { model }),
+  /** Whether a model stays in memory once it is loaded, and on the disk. */
+  pin: (model: string, on: boolean) => api.post(on ? "/models/pin" : "/models/unpin", { model }),
   removeModel: (model: string) => api.delete(`/models${query({ model })}`),
   /** Plans a model's placement without loading it. */
   plan: (model: string | null) => api.get<PlanView>(`/plan${query({ model })}`),

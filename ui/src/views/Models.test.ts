@@ -44,6 +44,31 @@ describe("models", () => {
     expect(backend.of("DELETE /models")).toEqual([{ model: "Qwen" }]);
   });
 
+  it("that are in memory say where, also one outside the cache", async () => {
+    const model = { name: "Größer als 7 B", bytes: 7e9, stages: [{ machine: "Studio", layers: [0, 30] as [number, number] }] };
+    backend.answers["GET /models"] = () => [onDisk("/home/ann/Größer als\n7 B.gguf", { loaded: true }), onDisk("/other/Größer als 7 B.gguf")];
+    render(Models, { shown: { ...shown, model } });
+    const card = within(await screen.findByRole("article", { name: (name) => name.includes("/home/ann") }));
+    expect(card.getByText(/Loaded on/)).toBeTruthy();
+    expect(screen.getAllByText(/Loaded on/)).toHaveLength(1);
+  });
+
+  it("are pinned and unpinned, and show their other names", async () => {
+    const model = onDisk("Llama", { aliases: ["fast", "small"] });
+    backend.answers["GET /models"] = () => [model];
+    backend.answers["POST /models/pin"] = () => Object.assign(model, { pinned: true });
+    render(Models, { shown });
+    const pin = await screen.findByRole("button", { name: "Pin" });
+    expect(pin.getAttribute("aria-pressed")).toBe("false");
+    expect(screen.getByText("Also called fast, small")).toBeTruthy();
+    await fireEvent.click(pin);
+    const pinned = await screen.findByRole("button", { name: "Pinned" });
+    expect(pinned.getAttribute("aria-pressed")).toBe("true");
+    await fireEvent.click(pinned);
+    expect(backend.of("POST /models/pin")).toEqual([{ model: "Llama" }]);
+    expect(backend.of("POST /models/unpin")).toEqual([{ model: "Llama" }]);
+  });
+
   it("that are being downloaded can be paused without an error, and resumed", async () => {
     const part = onDisk("o/m", { bytes: 2e9, whole_bytes: 8e9 });
     backend.answers["GET /models"] = () => [onDisk("Llama"), part];
