@@ -232,6 +232,9 @@ fn environment(gpu_cache: Option<&Path>) -> Vec<(&'static str, OsString)> {
     if cfg!(target_os = "linux") && std::env::var_os(LARGE_PAGES.0).is_none() {
         passed.push((LARGE_PAGES.0, LARGE_PAGES.1.into()));
     }
+    // MLX for CUDA keeps compiled graphs of steps, at most 400. It counts the new ones of a process's whole life, and from
+    // the 801st on it refuses each, unless it is told not to. Old ones make room in any case.
+    passed.push(("MLX_ENABLE_CACHE_THRASHING_CHECK", "0".into()));
     if let Some((variable, value)) = mlx_library::environment() {
         passed.retain(|(name, _)| *name != variable);
         passed.push((variable, value));
@@ -268,4 +271,15 @@ async fn last_words(stderr: Option<ChildStderr>) -> String {
         last.push_back(line);
     }
     Vec::from(last).join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_computes_however_many_kinds_of_steps_it_has_seen() {
+        let check = ("MLX_ENABLE_CACHE_THRASHING_CHECK", OsString::from("0"));
+        assert!(environment(None).contains(&check));
+    }
 }
