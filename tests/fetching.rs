@@ -136,7 +136,7 @@ async fn three_machines_fetch_a_model_each_its_own_layers_and_a_fourth_takes_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit_unless_it_is_in_use() {
+async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit_unless_it_is_in_use_or_pinned() {
     let mut other = model().to_vec();
     other[FIRST_NORM_AT + 4] ^= 1;
     let hub = StandIn::start(Repo::new(&[("first.gguf", model()), ("second.gguf", other.into())]));
@@ -160,6 +160,12 @@ async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit
     assert!(code == 1 && message.contains("allows 0.2 GB of disk for fetched models"), "{code} {message}");
     assert_eq!(swarm.answer("owner/name/first.gguf", 1).1, ANSWER);
     assert_eq!(node.run(&["models", "unload", "owner/name/first.gguf"], None).0, 0);
+    // A pinned one stays, although nobody uses it.
+    assert_eq!(node.run(&["models", "pin", "owner/name/first.gguf"], None).0, 0);
+    let (code, _, message) = node.run(&ask, None);
+    assert!(code == 1 && message.contains("allows 0.2 GB of disk for fetched models"), "{code} {message}");
+    assert_eq!(on_disk()[0], "owner/name/first.gguf");
+    assert_eq!(node.run(&["models", "unpin", "owner/name/first.gguf"], None).0, 0);
     assert_eq!(swarm.answer("owner/name/second.gguf", 1).1, ANSWER);
     patiently("the first one has made room", || on_disk() == ["owner/name/second.gguf"]);
     assert!(swarm.parts_bytes("alpha") < 160_000_000);
