@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 use crate::config::{ConfigError, Ends, LayerSpec, MAX_HEAD_WIDTH, ModelConfig, Unused};
 use crate::weights::Gguf;
 use crate::weights::gguf::Value;
+use crate::weights::safetensors::Fp8;
 use keys::{Keys, flag, real, whole};
 
 /// A family of models.
@@ -118,9 +119,8 @@ impl ModelConfig {
         let heads = required("num_attention_heads")?;
         let hidden = required("hidden_size")?;
         // MLX has a key of its own; the original model's key may remain beside it.
-        let foreign = json["quantization_config"]["quant_method"].as_str().filter(|_| json["quantization"].is_null());
-        if let Some(method) = foreign.filter(|method| *method != "bitsandbytes") {
-            return Err(ConfigError::Unsupported(format!("weights quantized by {method}")));
+        if json["quantization"].is_null() {
+            Fp8::from_json(&json["quantization_config"]).map_err(ConfigError::Unsupported)?;
         }
         if json["rope_traditional"] == true {
             return Err(ConfigError::Unsupported("rope_traditional".to_owned()));

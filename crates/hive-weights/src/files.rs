@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{AttentionSpec, ConfigError, Ends, Mixer, ModelConfig, RopeScaling};
 use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
-use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
+use crate::weights::safetensors::{FolderError, Fp8, QuantizationTable, SafetensorsFolder};
 use crate::weights::{Float, MatrixFormat, TensorError, Weights};
 
 /// Limit on `tokenizer_config.json`; the largest real one has just over 1 MB.
@@ -152,10 +152,7 @@ impl ModelFiles {
         let json = read_json(&config_path)?;
         let refuse = |source| OpenError::Config { path: config_path.clone(), source };
         let mut config = ModelConfig::from_json(&json).map_err(refuse)?;
-        let quantization = [&json["quantization"], &json["text_config"]["quantization"]];
-        let quantization = quantization.into_iter().find(|table| !table.is_null()).unwrap_or(&Json::Null);
-        let table =
-            QuantizationTable::from_json(quantization).map_err(|what| refuse(ConfigError::Unsupported(what)))?;
+        let table = quantization(&json).map_err(|what| refuse(ConfigError::Unsupported(what)))?;
         // generation_config.json has end-of-turn tokens that config.json often lacks.
         let optional = |name: &str| {
             let file = path.join(name);
@@ -352,6 +349,19 @@ pub(crate) fn samples(bytes: u64) -> Vec<Range<u64>> {
     }
     let last = bytes - SAMPLE_BYTES;
     [0, last / 2, last].into_iter().map(|start| start..start + SAMPLE_BYTES).collect()
+}
+
+/// How a folder's matrices are quantized, by its `config.json`: MLX's key, or else that of the original checkpoint, which
+/// may remain beside it.
+fn quantization(json: &Json) -> Result<QuantizationTable, String> {
+    let [mlx, original] = ["quantization", "quantization_config"].map(|key| {
+        let places = [&json[key], &json["text_config"][key]];
+        places.into_iter().find(|table| !table.is_null()).unwrap_or(&Json::Null)
+    });
+    if mlx.is_null() {
+        return Ok(QuantizationTable::of_fp8(Fp8::from_json(original)?));
+    }
+    QuantizationTable::from_json(mlx)
 }
 
 fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(), OpenError> {

@@ -31,7 +31,7 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
         ("hidden_act", json!("gelu"), "hidden_act = gelu"),
         ("rope_traditional", json!(true), "rope_traditional"),
         ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
-        ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
+        ("quantization_config", json!({ "quant_method": "fp8", "fmt": "e5m2" }), "FP8 weights in e5m2"),
     ] {
         let mut json = llama();
         json[key] = value;
@@ -46,6 +46,7 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
         ("rope_traditional", json!(false)),
         ("quantization_config", json!({ "group_size": 64, "bits": 4 })),
         ("quantization_config", json!({ "quant_method": "bitsandbytes", "load_in_4bit": true })),
+        ("quantization_config", json!({ "quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128] })),
     ] {
         let mut json = llama();
         json[key] = value;

@@ -103,7 +103,7 @@ pub(crate) fn half_power_of_two(exponent: u8) -> f32 {
 }
 
 /// A number of 8 bits with four of exponent and three of mantissa, without infinities.
-fn e4m3(code: u8) -> f32 {
+pub(crate) fn e4m3(code: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
     let magnitude = match (exponent, code & 7) {
         (15, 7) => f32::NAN,

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::safetensors::fp8;
 use crate::config::ModelConfig;
 
 /// The table that, with a projection of the embedding, gives tokens an input of their own to every layer. Like the names
@@ -15,8 +16,8 @@ pub const LAYER_PROJECTION: &str = "model.per_layer_model_projection";
 /// The norm of what was projected, for each layer's input by itself.
 pub const LAYER_NORM: &str = "model.per_layer_projection_norm";
 
-/// Parts of an affine-quantized matrix beside its weights.
-const QUANTIZED: [&str; 2] = ["scales", "biases"];
+/// Parts of a quantized matrix beside its weights: MLX's, and those of one in FP8.
+const QUANTIZED: [&str; 3] = ["scales", "biases", fp8::SCALES];
 
 /// Whether a tensor is one that this model computes with, or one that makes no difference.
 pub(crate) fn is_known(name: &str, config: &ModelConfig) -> bool {

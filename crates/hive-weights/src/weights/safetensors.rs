@@ -3,10 +3,12 @@
 //! `parts` finds the files that belong to the model, and `header` reads the positions of the tensors in one.
 
 mod error;
+pub(crate) mod fp8;
 mod header;
 mod parts;
 mod quantization;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 pub use error::FolderError;
+pub use fp8::Fp8;
 pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{
     Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace,
-    read_within,
+    read_within, to_f32,
 };
 use crate::config::ModelConfig;
 use crate::weights::block_floats::BlockFloat;
@@ -36,6 +39,8 @@ pub struct SafetensorsFolder {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     quantization: QuantizationTable,
+    /// What weights in FP8 become.
+    from_fp8: Float,
 }
 
 impl SafetensorsFolder {
@@ -46,13 +51,20 @@ impl SafetensorsFolder {
         let files = parts(path)?;
         for file in &files {
             for (name, entry) in read_header(file.clone(), &mut left)? {
-                let name = names::of_text(&name).into_owned();
+                let name = names::of_text(&name);
+                let name = match &quantization.fp8 {
+                    Some(fp8) => fp8.name(&name).map(Cow::into_owned),
+                    None => Some(name.into_owned()),
+                };
+                let Some(name) = name else { continue };
                 if let Some(other) = tensors.insert(name.clone(), entry) {
                     return Err(FolderError::Twice { name, file: file.clone(), other: other.file.0.clone() });
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), files, tensors, quantization })
+        let has_single = tensors.get("model.norm.weight").is_some_and(|norm| norm.dtype == Dtype::F32);
+        let from_fp8 = if has_single { Float::F32 } else { Float::Bf16 };
+        Ok(Self { path: path.to_owned(), files, tensors, quantization, from_fp8 })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
@@ -60,7 +72,9 @@ impl SafetensorsFolder {
     }
 
     pub(super) fn unknown(&self, config: &ModelConfig) -> Option<String> {
-        self.tensors.keys().find(|name| !names::is_known(name, config)).cloned()
+        // Scales of FP8 in a folder that does not say how to read them.
+        let is_stray = |name: &str| self.quantization.fp8.is_none() && name.ends_with(fp8::SCALES);
+        self.tensors.keys().find(|name| !names::is_known(name, config) || is_stray(name)).cloned()
     }
 
     /// Every tensor, in order of name.
@@ -136,6 +150,9 @@ impl SafetensorsFolder {
     ) -> Result<MatrixFormat, TensorError> {
         let shape = |columns: usize| -> Vec<usize> { stacked.into_iter().chain([rows, columns]).collect() };
         let weight = format!("{name}.weight");
+        if let (Some(fp8), None) = (&self.quantization.fp8, stacked) {
+            return self.format_beside_fp8(fp8, name, [rows, columns]);
+        }
         let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
         let Some(Quantization { group_size, bits, mode }) = quantization else {
             // What is not read beside the weights would change them.
@@ -170,6 +187,51 @@ impl SafetensorsFolder {
             return Err(wrong_type(&biases, self.entry(&biases)?));
         }
         Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })
+    }
+
+    /// The format of a matrix in a folder with weights in FP8: the type that they become, or that of weights that the
+    /// folder left as they were.
+    fn format_beside_fp8(&self, fp8: &Fp8, name: &str, shape: [usize; 2]) -> Result<MatrixFormat, TensorError> {
+        let [weight, scales] = ["weight", fp8::SCALES].map(|part| format!("{name}.{part}"));
+        let entry = self.entry(&weight)?;
+        if entry.dtype != Dtype::F8_E4M3 {
+            if self.contains(&scales) {
+                let found = format!("{:?} beside {scales}", entry.dtype);
+                return Err(TensorError::Type { name: weight, found, supported: "F8_E4M3 there" });
+            }
+            return Ok(MatrixFormat::Float(self.float_of(&weight, &shape)?));
+        }
+        expect(&weight, entry, &shape)?;
+        let (found, wanted) = (self.entry(&scales)?, fp8.shapes(shape));
+        if !wanted.contains(&found.shape) {
+            let expected = wanted.into_iter().next_back().unwrap_or_default();
+            return Err(TensorError::Shape { name: scales, found: found.shape.clone(), expected });
+        }
+        self.float_of(&scales, &found.shape)?;
+        Ok(MatrixFormat::Float(self.from_fp8))
+    }
+
+    /// Reads rows of a matrix in FP8, whose format is known.
+    fn fp8_rows(
+        &self,
+        fp8: &Fp8,
+        name: &str,
+        columns: usize,
+        float: Float,
+        rows: Range<usize>,
+    ) -> Result<Matrix, TensorError> {
+        let [weight, scales] = ["weight", fp8::SCALES].map(|part| format!("{name}.{part}"));
+        let all = self.entry(&weight)?.shape.first().copied().unwrap_or_default();
+        let block = fp8.block([all, columns]);
+        let blocks = rows.start / block[0]..rows.end.div_ceil(block[0]);
+        let stored = self.entry(&scales)?;
+        let of_scales = self.float_of(&scales, &stored.shape)?;
+        let scales = self.rows_of(name, fp8::SCALES, columns.div_ceil(block[1]) * of_scales.bytes(), &blocks)?;
+        let codes = self.rows_of(name, "weight", columns, &rows)?;
+        let scales = to_f32(of_scales, &scales);
+        let read = fp8::Rows { codes: &codes, columns, first: rows.start, block, scales: &scales };
+        let bytes = read.numbers(float).ok_or(TensorError::NotANumber { name: weight })?;
+        Ok(Matrix::Float(FloatTensor { float, shape: vec![rows.len(), columns], bytes }))
     }
 
     /// The kind of small floating-point numbers that a matrix is stored as, if it is.
@@ -235,6 +297,11 @@ impl SafetensorsFolder {
             let [codes, scales] = self.block_rows(name, kind, columns, &rows)?;
             return Ok(kind.converted(&codes, &scales, rows.len(), columns));
         }
+        if let (Some(fp8), MatrixFormat::Float(float)) = (&self.quantization.fp8, format)
+            && self.entry(&format!("{name}.weight"))?.dtype == Dtype::F8_E4M3
+        {
+            return self.fp8_rows(fp8, name, columns, float, rows);
+        }
         let [weights, scales, biases] = format.row_bytes(columns);
         let read = |part: &str, row_bytes: usize| self.rows_of(name, part, row_bytes, &rows);
         let words = read("weight", weights)?;
@@ -296,7 +363,7 @@ fn expect(name: &str, entry: &Entry, shape: &[usize]) -> Result<(), TensorError>
 }
 
 fn wrong_type(name: &str, entry: &Entry) -> TensorError {
-    let supported = "F32, F16, BF16, and U32 for quantized weights";
+    let supported = "F32, F16, BF16, U32 for quantized weights, and F8_E4M3 where config.json says how it is scaled";
     TensorError::Type { name: name.to_owned(), found: format!("{:?}", entry.dtype), supported }
 }
 
@@ -309,7 +376,11 @@ mod tests {
     fn opened(tensors: &[(&str, &str, &[usize])], quantization: &Json) -> Result<SafetensorsFolder, String> {
         let (mut header, mut end) = (serde_json::Map::new(), 0);
         for (name, dtype, shape) in tensors {
-            let width = if ["F16", "BF16"].contains(dtype) { 2 } else { 4 };
+            let width = match *dtype {
+                "F8_E4M3" | "F8_E5M2" | "U8" => 1,
+                "F16" | "BF16" => 2,
+                _ => 4,
+            };
             let next = end + shape.iter().product::<usize>() * width;
             header.insert((*name).to_owned(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [end, next] }));
             end = next;
@@ -322,7 +393,10 @@ mod tests {
     fn of_bytes(file: &[u8], quantization: &Json) -> Result<SafetensorsFolder, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
-        let table = QuantizationTable::from_json(quantization)?;
+        let table = match Fp8::from_json(quantization)? {
+            Some(fp8) => QuantizationTable::of_fp8(Some(fp8)),
+            None => QuantizationTable::from_json(quantization)?,
+        };
         SafetensorsFolder::open(folder.path(), table).map_err(|error| error.to_string())
     }
 
@@ -363,6 +437,57 @@ mod tests {
                 why.contains(&format!("4-bit groups of {group} over")) && why.contains("16, 32, 64 or 128"),
                 "{why}"
             );
+        }
+    }
+
+    #[test]
+    fn weights_in_fp8_need_their_scales_and_scales_need_weights_in_fp8() {
+        let fp8 = |size: Json| json!({ "quant_method": "fp8", "fmt": "e4m3", "weight_block_size": size });
+        let compressed = |strategy: &str| {
+            let weights = json!({ "num_bits": 8, "type": "float", "strategy": strategy });
+            json!({ "quant_method": "compressed-tensors", "format": "float-quantized",
+                "config_groups": { "group_0": { "weights": weights } } })
+        };
+        // 200 rows and 300 columns: the last blocks have 72 rows and 44 columns.
+        let read = |tensors: &[(&str, &str, &[usize])], config: &Json| {
+            let folder = opened(tensors, config).unwrap();
+            let format = folder.matrix_format("a", None, 200, 300).map_err(|error| error.to_string())?;
+            let rows = folder.matrix_rows("a", 300, format, 150..200).map_err(|error| error.to_string())?;
+            assert_eq!((rows.rows(), rows.columns(), rows.bytes()), (50, 300, 50 * 300 * 2));
+            Ok::<_, String>(format)
+        };
+        let weight = ("a.weight", "F8_E4M3", &[200, 300][..]);
+        fn scales(kind: &'static str, shape: &'static [usize]) -> (&'static str, &'static str, &'static [usize]) {
+            ("a.weight_scale_inv", kind, shape)
+        }
+        let blocks = fp8(json!([128, 128]));
+        let bf16 = Ok(MatrixFormat::Float(Float::Bf16));
+        assert_eq!(read(&[weight, scales("F32", &[2, 3])], &blocks), bf16);
+        assert_eq!(read(&[weight, scales("BF16", &[2, 3])], &blocks), bf16);
+        assert_eq!(read(&[weight, scales("F32", &[1, 1])], &fp8(json!([4096, usize::MAX]))), bf16);
+        assert_eq!(read(&[weight, scales("F32", &[])], &fp8(json!(null))), bf16);
+        assert_eq!(read(&[weight, ("a.weight_scale", "BF16", &[200, 1])], &compressed("channel")), bf16);
+        assert_eq!(read(&[weight, ("a.weight_scale", "F32", &[1])], &compressed("tensor")), bf16);
+        // What the folder did not convert, and scales of activations, which are not rounded here.
+        assert_eq!(read(&[("a.weight", "BF16", &[200, 300])], &blocks), bf16);
+        let beside = [weight, scales("F32", &[]), ("a.activation_scale", "F32", &[])];
+        assert_eq!(read(&beside, &fp8(json!(null))), bf16);
+        for (tensors, config, words) in [
+            (vec![weight], &blocks, "has no tensor a.weight_scale_inv"),
+            (vec![weight, scales("F32", &[3, 2])], &blocks, "a.weight_scale_inv has shape [3, 2], expected [2, 3]"),
+            (vec![weight, scales("F32", &[2, 3, 1])], &blocks, "expected [2, 3]"),
+            (vec![weight, scales("U8", &[2, 3])], &blocks, "a.weight_scale_inv has type U8"),
+            (vec![("a.weight", "F8_E4M3", &[200, 299][..]), scales("F32", &[2, 3])], &blocks, "expected [200, 300]"),
+            (vec![("a.weight", "F8_E5M2", &[200, 300][..])], &blocks, "a.weight has type F8_E5M2"),
+            (
+                vec![("a.weight", "BF16", &[200, 300][..]), scales("F32", &[2, 3])],
+                &blocks,
+                "a.weight has type BF16 beside a.weight_scale_inv",
+            ),
+            (vec![weight], &json!(null), "a.weight has type F8_E4M3"),
+        ] {
+            let why = read(&tensors, config).unwrap_err();
+            assert!(why.contains(words), "{why}");
         }
     }
 

@@ -179,6 +179,12 @@ pub enum TensorError {
         /// The supported formats.
         supported: &'static str,
     },
+    /// A number of it is none.
+    #[error("tensor {name} or its scales hold codes that stand for no number (NaN); the file is corrupt")]
+    NotANumber {
+        /// The tensor.
+        name: String,
+    },
     /// The file could not be read.
     #[error("cannot read tensor {name} from {file}: {source}")]
     Read {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::fp8::Fp8;
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names::of_text;
 
@@ -47,9 +48,12 @@ impl Mode {
     }
 }
 
-/// The `quantization` of an MLX `config.json`: a default, and exceptions by name.
+/// The `quantization` of an MLX `config.json`: a default, and exceptions by name. Or how a checkpoint that is not MLX's
+/// stores its weights in FP8.
 #[derive(Debug, Clone, Default)]
 pub struct QuantizationTable {
+    /// Which weights are in FP8, their types say.
+    pub(super) fp8: Option<Fp8>,
     default: Option<Quantization>,
     /// `None` for a matrix that is not quantized.
     overrides: BTreeMap<String, Option<Quantization>>,
@@ -70,7 +74,12 @@ impl QuantizationTable {
             };
             overrides.insert(of_text(name).into_owned(), quantization);
         }
-        Ok(Self { default: read(value)?, overrides })
+        Ok(Self { fp8: None, default: read(value)?, overrides })
+    }
+
+    /// Of a folder with weights in FP8, or of one with weights that are not quantized.
+    pub fn of_fp8(fp8: Option<Fp8>) -> Self {
+        Self { fp8, ..Self::default() }
     }
 
     pub(super) fn of(&self, name: &str) -> Option<Quantization> {
