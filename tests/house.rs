@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 15] = [
     &["hive-stage"],
     &["hive-worker", "hive-peers", "hive-store"],
     &["hive-audit"],
-    &["hive-protocol"],
+    &["hive-protocol", "hive-quantize"],
     &["hive-model", "hive-net", "hive-plan", "hive-host"],
     &["hive-weights"],
     &["hive-text", "hive-catalogue"],

@@ -1,7 +1,7 @@
 //! Checkpoints in FP8: what is computed with them is what is computed with the numbers that they stand for, to the bit, on
 //! all kernels and for every stage by itself.
 
-#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, unreachable_pub, dead_code)]
 
 #[path = "common/agreement.rs"]
 mod agreement;
@@ -47,7 +47,9 @@ fn both(family: &str, name: &str, block: [usize; 2], has_single: bool, to: &Path
     let mut plain = checkpoint::in_fp8(&mut tensors, block, !has_single, is_projection);
     if !has_single {
         let single = ["weight_scale_inv", "e_score_correction_bias"];
-        [&mut tensors, &mut plain].map(|tensors| checkpoint::in_bfloat16(tensors, &single));
+        for tensors in [&mut tensors, &mut plain] {
+            checkpoint::in_bfloat16(tensors, &single);
+        }
     }
     checkpoint::write(&plain, &config, &to.join("plain"));
     config["quantization_config"] = fp8_config(block);
@@ -136,7 +138,7 @@ fn a_stage_reads_its_own_codes_and_scales_only_and_one_byte_for_each_number() {
         let part = fs::OpenOptions::new().write(true).open(&file).unwrap();
         // The outline has such small tensors whole, so only the header of it.
         let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap());
-        for bytes in own.into_iter().map(|own| own.bytes).chain([0..header]) {
+        for bytes in own.into_iter().map(|own| own.bytes).chain(std::iter::once(0..header)) {
             part.write_all_at(&whole[bytes.start as usize..bytes.end as usize], bytes.start).unwrap();
         }
         let options = ShardOptions { layers: stage.clone(), compute: Compute::Fast };

@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! - One owner of state: everything a node knows is behind [`Node`]; callers get snapshots and events.
-//! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
+//! - MLX runs in workers only, and in the command that quantizes, which has no node. A worker that dies takes no connection and no other stage with it.
 //! - Everything that waits waits for something that can fail, and the failure reaches the caller.
 //!
 //! The parts are crates of their own: `hive-peers`, `hive-stage`, `hive-ring` and `hive-serving`, each depending only
@@ -47,6 +47,11 @@ pub mod generate {
 /// Models that can be fetched, for commands that do without a node.
 pub mod catalogue {
     pub use hive_catalogue::{Catalogue, search};
+}
+
+/// Smaller models from larger ones. It computes in the process that calls it, and is for commands that do without a node.
+pub mod quantize {
+    pub use hive_quantize::{BITS, GROUPS, Progress, QuantizeError, Quantized, Recipe, quantize};
 }
 
 /// Models on a hub, and on their way to this machine's disk.

@@ -16,10 +16,12 @@ pub mod weights;
 
 mod extents;
 mod families;
+mod mlx_form;
 
 pub use config::ModelConfig;
 pub use extents::Extent;
 pub use files::{ModelFiles, OpenError};
+pub use mlx_form::{MlxTensor, Role};
 
 // What the tests of two crates share names this one from outside.
 #[cfg(test)]

@@ -159,6 +159,8 @@ pub(crate) enum Models {
         #[arg(long, env = "HIVEMIND_LAN_ONLY", hide = true)]
         lan_only: bool,
     },
+    /// Make a smaller model: quantize the weights of a folder that has plain numbers or FP8
+    Quantize(QuantizeOptions),
     /// Load a model into memory, so that the first answer starts sooner
     Load {
         /// Model name, .gguf file, or folder
@@ -222,6 +224,28 @@ pub(crate) enum Models {
         /// Model name
         model: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeOptions {
+    /// A folder of safetensors files, or owner/name from the Hugging Face cache
+    #[arg(value_parser = parse_model)]
+    pub(crate) model: String,
+    /// Bits per weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, default_value_t = 4, value_parser = one_of(hive_node::quantize::BITS))]
+    pub(crate) bits: usize,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, default_value_t = 64, value_name = "WEIGHTS", value_parser = one_of(hive_node::quantize::GROUPS))]
+    pub(crate) group_size: usize,
+    /// More bits for embeddings, the output and the layers that matter most
+    #[arg(long)]
+    pub(crate) mixed: bool,
+    /// The new folder; defaults to the model's name and its bits, in the current folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print progress as JSON, one object per line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -299,6 +323,16 @@ const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face
 /// Help text of the chat template option.
 const TEMPLATE_OPTION: &str = "Option of the model's chat template, such as enable_thinking=false or reasoning_effort=high; \
                                can be repeated";
+
+/// A number that is one of these.
+fn one_of<const N: usize>(
+    numbers: [usize; N],
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| numbers.contains(number));
+        number.ok_or_else(|| format!("expected one of {}", numbers.map(|number| number.to_string()).join(", ")))
+    }
+}
 
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {

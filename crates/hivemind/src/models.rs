@@ -1,6 +1,7 @@
-//! `hivemind models`: lists, finds, downloads, loads, unloads and removes models.
+//! `hivemind models`: lists, finds, downloads, quantizes, loads, unloads and removes models.
 
 mod get;
+mod quantize;
 mod search;
 
 use std::io::IsTerminal;
@@ -19,7 +20,7 @@ use crate::{Failure, output};
 /// Polling interval of the loading progress.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// `node`: the running node, which a download and a search do without.
+/// `node`: the running node, which a download, a search and a quantization do without.
 pub(crate) async fn run(
     node: impl AsyncFnOnce() -> Result<Client, Failure>,
     folder: Result<PathBuf, Failure>,
@@ -31,9 +32,12 @@ pub(crate) async fn run(
     if let Models::Search { words, context, json } = wanted {
         return search::run(&words, context, json, &folder?).await;
     }
+    if let Models::Quantize(options) = wanted {
+        return quantize::run(options).await;
+    }
     let client = &node().await?;
     match wanted {
-        Models::Get { .. } | Models::Search { .. } => Ok(()),
+        Models::Get { .. } | Models::Search { .. } | Models::Quantize(_) => Ok(()),
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Pause { model } => {

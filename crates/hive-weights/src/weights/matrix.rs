@@ -147,7 +147,8 @@ impl FileMatrix<'_> {
         (self.first..end).step_by(at_once).map(move |start| self.read(start..(start + at_once).min(end)))
     }
 
-    fn read(&self, rows: Range<usize>) -> Result<Matrix, TensorError> {
+    /// Reads these rows, counted from the first of the tensor.
+    pub(crate) fn read(&self, rows: Range<usize>) -> Result<Matrix, TensorError> {
         match self.weights {
             Weights::Gguf(file) => file.matrix_rows(&self.name, self.columns, rows),
             Weights::Safetensors(folder) => folder.matrix_rows(&self.name, self.columns, self.format, rows),

@@ -442,6 +442,9 @@ mod tests {
 
     #[test]
     fn weights_in_fp8_need_their_scales_and_scales_need_weights_in_fp8() {
+        fn scales(kind: &'static str, shape: &'static [usize]) -> (&'static str, &'static str, &'static [usize]) {
+            ("a.weight_scale_inv", kind, shape)
+        }
         let fp8 = |size: Json| json!({ "quant_method": "fp8", "fmt": "e4m3", "weight_block_size": size });
         let compressed = |strategy: &str| {
             let weights = json!({ "num_bits": 8, "type": "float", "strategy": strategy });
@@ -457,9 +460,6 @@ mod tests {
             Ok::<_, String>(format)
         };
         let weight = ("a.weight", "F8_E4M3", &[200, 300][..]);
-        fn scales(kind: &'static str, shape: &'static [usize]) -> (&'static str, &'static str, &'static [usize]) {
-            ("a.weight_scale_inv", kind, shape)
-        }
         let blocks = fp8(json!([128, 128]));
         let bf16 = Ok(MatrixFormat::Float(Float::Bf16));
         assert_eq!(read(&[weight, scales("F32", &[2, 3])], &blocks), bf16);

@@ -186,7 +186,7 @@ impl Rate {
 }
 
 /// A time to wait, as people say it.
-fn in_words(time: Duration) -> String {
+pub(super) fn in_words(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=90 => format!("{} s", seconds.max(1)),
         seconds @ 91..=5400 => format!("{} min", seconds.div_ceil(60)),

@@ -1,5 +1,5 @@
-//! Weights in FP8, as checkpoints of DeepSeek, Qwen and Mistral have them: a number of 8 bits (E4M3) each, and scales
-//! beside them.
+//! Weights in FP8, as checkpoints of `DeepSeek`, Qwen and Mistral have them: a number of 8 bits (E4M3) each, and
+//! scales beside them.
 //!
 //! `X.weight` holds the codes, and `X.weight_scale_inv` the scales of blocks of the matrix: a weight is its code's number
 //! times its block's scale. A scale may also stand for a whole matrix or for a row, and compressed-tensors calls it
@@ -36,7 +36,7 @@ enum Scaling {
     Matrix,
 }
 
-/// The block size of DeepSeek V3, and what Transformers assumes of a folder that does not say it.
+/// The block size of `DeepSeek` V3, and what Transformers assumes of a folder that does not say it.
 const DEFAULT_BLOCK: [usize; 2] = [128, 128];
 
 impl Fp8 {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_product_is_rounded_once() {
         let codes: Vec<u8> = (0..=u8::MAX).filter(|code| defined(*code).is_some()).collect();
-        for scale in [1.0f32, 0.000_213_7, 3.14159, 1.0 / 448.0, 2f32.powi(-30)] {
+        for scale in [1.0f32, 0.000_213_7, 3.0625e3, 1.0 / 448.0, 2f32.powi(-30)] {
             let scales = vec![scale; codes.len().div_ceil(128)];
             let rows = Rows { codes: &codes, columns: codes.len(), first: 0, block: [128, 128], scales: &scales };
             let read = to_f32(Float::Bf16, &rows.numbers(Float::Bf16).unwrap());

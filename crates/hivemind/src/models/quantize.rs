@@ -1,0 +1,184 @@
+//! `hivemind models quantize`: makes a smaller model from one with plain numbers or FP8, with its progress.
+
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hive_node::quantize::{Progress, QuantizeError, Quantized, Recipe, quantize};
+use serde_json::json;
+
+use super::get::in_words;
+use crate::arguments::QuantizeOptions;
+use crate::output::megabytes;
+use crate::terminal::Plain;
+use crate::{Failure, output};
+
+/// How often a terminal's line and a program's events are renewed.
+const OFTEN: Duration = Duration::from_millis(300);
+/// How often a line is added where there is no terminal.
+const SELDOM: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
+    let QuantizeOptions { model, bits, group_size, mixed, out, json: as_json } = options;
+    let path = hive_node::models::path(&model).map_err(|error| {
+        Failure::new(error).hint(format!("download it first: hivemind models get {model}, or name a folder"))
+    })?;
+    let to = out.unwrap_or_else(|| format!("{}-{bits}bit", name_of(&model, &path)).into());
+    let to = std::path::absolute(&to).map_err(Failure::new)?;
+    let recipe = Recipe { bits, group: group_size, mixed };
+    let started = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut work = {
+        let (stop, to) = (stop.clone(), to.clone());
+        let mut shown = Shown::new(name_of(&model, &path), as_json);
+        // One thread for all of it: MLX's streams belong to threads.
+        tokio::task::spawn_blocking(move || {
+            quantize(&path, &to, recipe, &mut |progress| {
+                shown.hear(progress);
+                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        })
+    };
+    let made = tokio::select! {
+        made = &mut work => made,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            // It stops after the part in its hands, and removes what it has written.
+            stop.store(true, Ordering::Relaxed);
+            work.await
+        }
+    };
+    let made = made.map_err(Failure::new)?.map_err(|error| match error {
+        QuantizeError::Stopped => Failure::stopped("stopped; nothing was kept"),
+        error => Failure::new(error),
+    })?;
+    let Quantized { bytes, bits_per_weight, quantized, kept, .. } = made;
+    if as_json {
+        let seconds = started.elapsed().as_secs_f64();
+        output::line(json!({
+            "path": to, "bytes": bytes, "bits_per_weight": bits_per_weight, "quantized": quantized, "kept": kept,
+            "seconds": seconds,
+        }));
+    } else {
+        let size = megabytes(bytes);
+        output::line(format_args!("Quantized {model}: {size}, {bits_per_weight:.1} bits per weight."));
+        output::line(format_args!("Chat with it: hivemind chat {}", quoted(&to.to_string_lossy())));
+    }
+    Ok(())
+}
+
+/// The name of a model for a folder: the repository's without its owner, or the folder's.
+fn name_of(model: &str, path: &Path) -> String {
+    let name = if Path::new(model).is_absolute() {
+        path.file_name().map(|name| name.to_string_lossy().into_owned())
+    } else {
+        None
+    };
+    let name = name.unwrap_or_else(|| model.rsplit('/').next().unwrap_or(model).to_owned());
+    name.split(['@', ':']).next().unwrap_or_default().to_owned()
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let is_plain = path.chars().all(|c| c.is_alphanumeric() || "/._-+@%,:=".contains(c));
+    if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
+/// What a person or a program sees of it.
+struct Shown {
+    name: String,
+    kind: Kind,
+    started: Instant,
+    last: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One line that is renewed.
+    Terminal,
+    /// A line from time to time.
+    Plain,
+    /// A JSON object per line, on standard output.
+    Json,
+}
+
+impl Shown {
+    fn new(name: String, as_json: bool) -> Self {
+        let kind = match (as_json, std::io::stderr().is_terminal()) {
+            (true, _) => Kind::Json,
+            (false, true) => Kind::Terminal,
+            (false, false) => Kind::Plain,
+        };
+        Self { name, kind, started: Instant::now(), last: None }
+    }
+
+    fn hear(&mut self, Progress { done_bytes, total_bytes }: Progress) {
+        let now = Instant::now();
+        let every = if self.kind == Kind::Plain { SELDOM } else { OFTEN };
+        let since = *self.last.get_or_insert(self.started);
+        if done_bytes < total_bytes && now.duration_since(since) < every {
+            return;
+        }
+        self.last = Some(now);
+        let left = time_left(now.duration_since(self.started), done_bytes, total_bytes);
+        if self.kind == Kind::Json {
+            let left = left.map(|left| left.as_secs_f64());
+            return output::line(json!({ "bytes_done": done_bytes, "bytes_total": total_bytes, "seconds_left": left }));
+        }
+        let mut line = format!("{} of {}", megabytes(done_bytes), megabytes(total_bytes));
+        if let Some(left) = left.filter(|_| done_bytes < total_bytes) {
+            line = format!("{line} · {} left", in_words(left));
+        }
+        let line = Plain::new().pass(&format!("{line} · {}", self.name));
+        // A line that is longer than the terminal is cut, not wrapped: a wrapped one could not be renewed.
+        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
+        let _ = write!(std::io::stderr(), "{before}{line}{after}");
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if self.kind == Kind::Terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// The time that the rest takes, if it goes on as it went; `None` at the beginning.
+fn time_left(passed: Duration, done: u64, total: u64) -> Option<Duration> {
+    let rate = done as f64 / passed.as_secs_f64();
+    let left = total.saturating_sub(done) as f64 / rate;
+    (rate > 0.0 && left.is_finite()).then(|| Duration::from_secs_f64(left.min(1e7)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_called_after_the_model_without_its_owner() {
+        for (model, path, name) in [
+            ("Qwen/Qwen3-8B-FP8", "/cache/snapshots/0abc", "Qwen3-8B-FP8"),
+            ("Qwen/Qwen3-8B@main", "/cache/snapshots/0abc", "Qwen3-8B"),
+            ("/models/Qwen3-8B", "/models/Qwen3-8B", "Qwen3-8B"),
+        ] {
+            assert_eq!(name_of(model, Path::new(path)), name);
+        }
+    }
+
+    #[test]
+    fn a_path_is_written_as_a_shell_takes_it() {
+        assert_eq!(quoted("/home/me/Qwen3-8B-4bit"), "/home/me/Qwen3-8B-4bit");
+        assert_eq!(quoted("/home/me/my model's"), r"'/home/me/my model'\''s'");
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_the_rate_so_far() {
+        assert_eq!(time_left(Duration::ZERO, 0, 100), None);
+        assert_eq!(time_left(Duration::from_secs(10), 0, 100), None);
+        assert_eq!(time_left(Duration::from_secs(10), 25, 100), Some(Duration::from_secs(30)));
+        assert_eq!(time_left(Duration::from_secs(10), 100, 100), Some(Duration::ZERO));
+    }
+}
