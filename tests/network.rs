@@ -119,7 +119,7 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     chat.kill().unwrap();
     let output = chat.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("going on without it"), "{stderr}");
+    assert!(stderr.contains("continuing without it"), "{stderr}");
     let why = || ann.peer(&lab, "bob").unwrap()["why"].as_str().unwrap_or_default().to_owned();
     ann.wait_for(&lab, "bob", "unreachable");
     patiently("ann learns why", || why().contains("has not approved"));

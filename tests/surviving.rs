@@ -214,7 +214,7 @@ fn two_coordinators_that_think_each_other_dead_both_finish_their_answers() {
     for (host, other) in [(&ann, "cat"), (&cat, "ann")] {
         host.wait_for(&lab, other, "approved");
         let plan = host.json(&lab, &["plan"]);
-        assert!(!plan["reasons"].to_string().contains("left out for"), "nobody did anything wrong: {plan}");
+        assert!(!plan["reasons"].to_string().contains("quarantined for"), "nobody did anything wrong: {plan}");
     }
     // Nothing is left of what either had on the other.
     for host in [&ann, &bob, &cat] {
@@ -389,8 +389,8 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
     assert!(second["cached_tokens"].as_u64().unwrap() > 40, "{second} {}", ann.log());
     assert_eq!(second["cached_tokens"], undisturbed["cached_tokens"], "{second} {}", ann.log());
     assert_eq!(second["tokens"], undisturbed["tokens"]);
-    let mended = ann.log().matches("a model is being mended").count();
-    assert_eq!(mended, 1, "the second turn had to be helped: {}", ann.log());
+    let failovers = ann.log().matches("a model is failing over").count();
+    assert_eq!(failovers, 1, "the second turn had to be helped: {}", ann.log());
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn an_honest_machine_under_load_is_not_blamed() {
         assert_eq!(answer["tokens"], undisturbed["tokens"]);
     }
     let log = ann.log();
-    assert!(!log.contains("is being mended") && !log.contains("is given up"), "{log}");
+    assert!(!log.contains("is failing over") && !log.contains("is abandoned"), "{log}");
 }
 
 /// Loads the model on the first two machines, and waits for the copy of what the second has.
@@ -175,12 +175,12 @@ fn only_for_copies(lab: &Lab, ann: &Host, cat: &Host) {
     patiently("it is known", || ann.peer(lab, "cat").unwrap()["profile"]["cap_bytes"] == 300_000_000);
 }
 
-/// Has a long answer computed until a machine is left out for wrong numbers; gives the tokens that it took.
+/// Has a long answer computed until a machine is quarantined for wrong numbers; returns the tokens until then.
 fn tokens_until_caught(lab: &Lab, asker: &Host, liar: &str) -> u64 {
     let before = answered(lab, asker);
     let command = ["chat", "--prompt", common::LONG, "--max-tokens", "700", "--stages", "2", "--json"];
     let child = asker.command(lab, &command).spawn().unwrap();
-    let out = format!("{liar} left out for 24 h: it computed wrong numbers");
+    let out = format!("{liar} is quarantined for 24 h: it computed wrong numbers");
     patiently_or(|| format!("{out}\n{}", asker.log()), || asker.try_run(lab, &["plan"]).1.contains(&out));
     let tokens = answered(lab, asker) - before;
     let answer = whole(child);

@@ -68,7 +68,7 @@ pub(crate) struct Answer {
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
     resumed_tokens: usize,
-    stuck: Stuck,
+    stall: Stall,
     /// Its failure in an earlier ring, if no token has come since.
     failed: Option<Failed<PeerId>>,
     spot_checks: SpotChecks,
@@ -116,7 +116,7 @@ impl Answer {
             detokenizer: Detokenizer::new(),
             tokens: request.resume_tokens.clone(),
             resumed_tokens: request.resume_tokens.len(),
-            stuck: Stuck::default(),
+            stall: Stall::default(),
             failed: None,
             spot_checks: SpotChecks::default(),
             rows_from: 0,

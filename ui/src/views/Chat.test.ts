@@ -128,14 +128,14 @@ describe("an answer", () => {
     await waitFor(() => expect(screen.getByText("Reading: 512 of 2,000 tokens")).toBeTruthy());
     vi.useFakeTimers();
     const clock = vi.spyOn(performance, "now").mockReturnValue(1000);
-    node.status(id, { kind: "recovering", why: "Attic left; going on without it" });
+    node.status(id, { kind: "recovering", why: "Attic left; continuing without it" });
     node.status(id, { kind: "answering" });
     node.write(id, "Here");
     await vi.advanceTimersByTimeAsync(1900);
-    expect(screen.getByText("Attic left; going on without it")).toBeTruthy();
+    expect(screen.getByText("Attic left; continuing without it")).toBeTruthy();
     expect(body()).toBe("Here");
     await vi.advanceTimersByTimeAsync(200);
-    expect(screen.queryByText("Attic left; going on without it")).toBeNull();
+    expect(screen.queryByText("Attic left; continuing without it")).toBeNull();
     clock.mockRestore();
   });
 

@@ -125,7 +125,7 @@ pub(super) async fn load_stage(
     let advertises_room = async || {
         tokio::time::sleep(NEWS_DELAY).await;
         // A machine need not accept a standby replica.
-        !spec.standby && host.membership().says_it_has_room(machine, spec.bytes)
+        !spec.standby && host.membership().advertises_capacity(machine, spec.bytes)
     };
     let mut asked = ask().await;
     if matches!(asked, Ok(Reply::Full(_))) && advertises_room().await {

@@ -64,8 +64,8 @@ impl Serving {
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
         if let Some(missing) = written.iter().find(|placed| !is_used(placed)) {
-            let why = self.member().why_left_out(missing.machine, &source);
-            return Err(ByHandError::LeftOut(why.unwrap_or_else(|| not_here(&missing.name))));
+            let why = self.member().exclusion_of(missing.machine, &source);
+            return Err(ByHandError::Excluded(why.unwrap_or_else(|| not_here(&missing.name))));
         }
         let plan = arrange(model.card(), &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
@@ -86,7 +86,7 @@ pub(super) fn arrange(
     let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ByHandError> {
         let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
         let [first, end] = placed.layers;
-        Ok((place.ok_or_else(|| ByHandError::LeftOut(not_here(&placed.name)))?, first..end))
+        Ok((place.ok_or_else(|| ByHandError::Excluded(not_here(&placed.name)))?, first..end))
     };
     let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };

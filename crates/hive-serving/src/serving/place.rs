@@ -118,7 +118,7 @@ impl Serving {
             Unplaced::TooFew { wanted } => ServeError::TooFew {
                 wanted,
                 usable: machines.iter().map(|machine| machine.placement.name.clone()).collect(),
-                left_out: self.member().left_out(&source),
+                exclusions: self.member().exclusions(&source),
             },
             Unplaced::Plan(error) => self.no_plan(error, wanted, &source),
         })?;
@@ -176,7 +176,7 @@ impl Serving {
     fn no_plan(&self, error: PlanError, wanted: &ModelRequest, source: &ModelSource) -> ServeError {
         let pinned =
             self.pinned_beside(wanted).into_iter().map(|name| format!("the memory of {name}, which is pinned"));
-        ServeError::Plan { error, left_out: self.member().left_out(source).into_iter().chain(pinned).collect() }
+        ServeError::Plan { error, exclusions: self.member().exclusions(source).into_iter().chain(pinned).collect() }
     }
 
     /// A plan with the whole model on this machine, if the owner prefers that and it fits.
@@ -304,7 +304,7 @@ mod tests {
         assert!(!holds(&ann) && !ann.member().is_candidate(bob.member().id()));
         assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.member().id()));
         let remarks = ann.member().remarks(&candidates(), None);
-        assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
+        assert_eq!(remarks, ["bob is not used: it may not see this machine's prompts"]);
         // The other right is separate: bob's own models may still have layers here.
         assert!(bob.member().is_candidate(ann.member().id()));
         ann.member().set_rights(bob.member().id(), Rights::default()).unwrap();
@@ -344,9 +344,9 @@ mod tests {
         let again = place(&ann).unwrap();
         assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
         ann.member().trust().failed(bob.member().id(), Failing::Computing);
-        assert!(refused(&ann).contains("bob left out for 1 min: its stages failed"), "{}", refused(&ann));
-        ann.member().trust().caught(bob.member().id());
-        assert!(refused(&ann).contains("bob left out for 24 h: it computed wrong numbers"), "{}", refused(&ann));
+        assert!(refused(&ann).contains("bob is quarantined for 1 min: its stages failed"), "{}", refused(&ann));
+        ann.member().trust().quarantine(bob.member().id());
+        assert!(refused(&ann).contains("bob is quarantined for 24 h: it computed wrong numbers"), "{}", refused(&ann));
         bob.member().describe(|profile| {
             profile.sharing = false;
             profile.not_sharing = Some("sharing is switched off".to_owned());
