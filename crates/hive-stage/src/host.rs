@@ -5,19 +5,19 @@ mod budget;
 mod drain;
 mod eviction;
 mod fetching;
-mod giving;
 pub(crate) mod guests;
 #[cfg(test)]
 mod hostile;
 mod hosting;
+mod hub_fetch;
 mod lease;
-mod of_hub;
 pub(crate) mod orders;
+mod peer_fetch;
 mod reserving;
 mod routing;
 mod serve;
+mod serve_parts;
 mod streams;
-mod taking;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;

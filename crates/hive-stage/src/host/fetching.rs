@@ -129,7 +129,7 @@ impl StageHost {
                 self.holders(digest, asker).into_iter().flat_map(|peer| [peer; REQUESTS]).collect();
             let (sources, copy) = (&sources, &copy);
             let mut asking: FuturesUnordered<_> =
-                asked.into_iter().map(|peer| self.take_chunks(peer, digest, copy, sources)).collect();
+                asked.into_iter().map(|peer| self.fetch_chunks(peer, digest, copy, sources)).collect();
             let mut timer = tokio::time::interval(REPORTS);
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -149,7 +149,7 @@ impl StageHost {
             }
         }
         let left = sources.left();
-        tracing::debug!(needed, of_hub = bytes(&left), "layers of a model are fetched");
+        tracing::debug!(needed, hub_bytes = bytes(&left), "layers of a model are fetched");
         if !left.is_empty() {
             let is_own = asker == self.membership().id();
             let mut report = |left: u64| {
@@ -159,7 +159,7 @@ impl StageHost {
                     progress(of.saturating_sub(left), of);
                 }
             };
-            match self.take_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
+            match self.fetch_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
                 Err(FetchFailure::Hub(why)) if !is_own => {
                     // The machine that asks may be given them, and then gives what it fetched.
                     tracing::info!("layers that another machine asks for cannot be had from the hub here: {why}");
