@@ -208,9 +208,9 @@ impl StageHost {
         self.inner.fetching.copy_at(model).map(|copy| copy.in_use())
     }
 
-    /// Deletes what is left of fetches that were stopped before anything could be used. Touches files.
-    pub fn tidy_disk(&self) {
-        self.inner.fetching.store().tidy();
+    /// Deletes parts of fetches that stopped before the parts were usable. Touches files.
+    pub fn remove_orphaned_parts(&self) {
+        self.inner.fetching.store().remove_orphans();
     }
 
     /// Sets the most memory for all stages, in bytes. [`StageHost::settle`] ends the stages above it.

@@ -5,7 +5,7 @@
 
 mod answers;
 pub(crate) mod request;
-pub(crate) mod trouble;
+pub(crate) mod failure;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::name::ModelName;
 use crate::settings::Settings;
 use answers::Repository;
 use request::{Answer, Line, Question, host, is_loopback, silence};
-use trouble::{Trouble, of_connection};
+use failure::{RequestFailure, of_connection};
 
 /// How long a machine may take to answer the call. Those that answer do so within a second.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ impl Hub {
             return Err(invalid("HF_ENDPOINT must start with http:// or https://"));
         }
         let client = client(&endpoint)?;
-        let line = Line::new(client, endpoint, settings.token.as_ref(), settings.patience.clone());
+        let line = Line::new(client, endpoint, settings.token.as_ref(), settings.retry_policy.clone());
         Ok(Self { line, cache, is_offline: settings.offline })
     }
 
@@ -224,35 +224,35 @@ impl Hub {
             let host = host(self.line.endpoint());
             return Err(HubError::Busy { host, status: StatusCode::TOO_MANY_REQUESTS.as_u16(), again_in: Some(wait) });
         }
-        let mut backoff = Backoff::short(self.line.patience());
+        let mut backoff = Backoff::short(self.line.retry_policy());
         loop {
             match self.line.ask(question).await {
                 Ok(answer) => return Ok(answer),
-                Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
+                Err(failure) => tokio::time::sleep(backoff.after(failure)?).await,
             }
         }
     }
 
     /// [`Self::ask`], with the whole of a short answer, and the repository's new name if it was renamed.
     async fn ask_in_full(&self, question: &Question<'_>) -> Result<(Vec<u8>, Option<String>), HubError> {
-        let mut backoff = Backoff::short(self.line.patience());
+        let mut backoff = Backoff::short(self.line.retry_policy());
         loop {
             let mut answer = self.ask(question).await?;
             match self.body(&mut answer).await {
                 Ok(body) => return Ok((body, answer.moved_to)),
-                Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
+                Err(failure) => tokio::time::sleep(backoff.after(failure)?).await,
             }
         }
     }
 
     /// The whole of a short answer.
-    async fn body(&self, answer: &mut Answer) -> Result<Vec<u8>, Trouble> {
+    async fn body(&self, answer: &mut Answer) -> Result<Vec<u8>, RequestFailure> {
         let mut body = Vec::new();
         let host = host(&answer.url);
         loop {
-            match tokio::time::timeout(self.line.patience().idle, answer.response.chunk()).await {
+            match tokio::time::timeout(self.line.retry_policy().idle, answer.response.chunk()).await {
                 Ok(Ok(Some(bytes))) if body.len() + bytes.len() <= LONGEST_ANSWER => body.extend_from_slice(&bytes),
-                Ok(Ok(Some(_))) => return Err(Trouble::Lasting(self.not_a_hub("its answer does not end"))),
+                Ok(Ok(Some(_))) => return Err(RequestFailure::Permanent(self.not_a_hub("its answer does not end"))),
                 Ok(Ok(None)) => return Ok(body),
                 Ok(Err(error)) => return Err(of_connection(&host, error)),
                 Err(_) => return Err(silence(&host)),

@@ -47,4 +47,4 @@ pub use name::{MAIN, ModelName, NameError, Part};
 pub use parts::{
     BLOCK, Coming, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
 };
-pub use settings::{Patience, Settings, Token};
+pub use settings::{RetryPolicy, Settings, Token};

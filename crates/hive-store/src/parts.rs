@@ -104,7 +104,7 @@ impl PartStore {
         if is_ours { Ok(()) } else { Err(io::Error::other("the copy is not in this store")) }
     }
 
-    /// The copies that have to go, so that `needed` bytes may come.
+    /// The copies to evict, so that there is room for `needed` bytes.
     pub fn leaving(&self, needed: u64, space: Space) -> Result<Vec<PartCopy>, NoRoom> {
         let copies = self.copies();
         let kept: Vec<_> = copies.iter().map(PartCopy::kept).collect();
@@ -112,8 +112,8 @@ impl PartStore {
         Ok(leaving.into_iter().map(|place| copies[place].clone()).collect())
     }
 
-    /// Deletes copies that nobody can name, because whoever fetched them was stopped long ago.
-    pub fn tidy(&self) {
+    /// Deletes copies without an outline whose fetch was stopped long ago: nothing can use them.
+    pub fn remove_orphans(&self) {
         let is_left_over = |copy: &PartCopy| {
             copy.known().is_none() && copy.changed().elapsed().is_ok_and(|unchanged| unchanged > LEFT_OVER)
         };

@@ -73,7 +73,7 @@ impl<'a> Connections<'a> {
     /// Repeats an attempt until it succeeds, or several in a row bring nothing. `None` if the server knows no ranges.
     async fn persist(&self, source: &Source<'_>, to: &Arc<dyn Target>, aim: Aim) -> Result<(), Option<Failure>> {
         let sink = Sink { to, meter: self.meter, limit: &self.limit };
-        let mut backoff = Backoff::new(self.hub.line().patience());
+        let mut backoff = Backoff::new(self.hub.line().retry_policy());
         loop {
             let before = to.done();
             let permit = self.permits.acquire().await.expect("nobody closes the semaphore");
@@ -86,19 +86,19 @@ impl<'a> Connections<'a> {
                 },
             };
             drop(permit);
-            let trouble = match (ended, &aim) {
+            let failure = match (ended, &aim) {
                 (Ok(()), Aim::Whole) => return Ok(()),
                 // What others brought cuts a segment in two: its rest is asked for next.
                 (Ok(()), Aim::Segment(_)) => continue,
                 (Err(End::IgnoresRanges), _) => return Err(None),
                 (Err(End::Disk(error)), _) => return Err(Some(Failure::Disk(error))),
-                (Err(End::Trouble(trouble)), _) => trouble,
+                (Err(End::Request(failure)), _) => failure,
             };
             if to.done() > before {
                 backoff.progress();
             }
-            let error = trouble.error().clone();
-            let after = backoff.after(trouble).map_err(|error| Some(Failure::Hub(error)))?;
+            let error = failure.error().clone();
+            let after = backoff.after(failure).map_err(|error| Some(Failure::Hub(error)))?;
             self.meter.wait(Wait::NextAttempt { error, after });
             tokio::time::sleep(after).await;
         }

@@ -9,7 +9,7 @@ use crate::error::{FetchError, HubError};
 use crate::file_name::FileName;
 use crate::hub::Hub;
 
-/// Where a fetch writes.
+/// The folder that a fetch writes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
@@ -17,7 +17,7 @@ pub(crate) struct Place<'a> {
     pub(crate) setting: &'static str,
 }
 
-/// Why a file did not come.
+/// Why a file could not be fetched.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Hub(HubError),
