@@ -60,7 +60,7 @@ pub(super) enum Command {
 pub(crate) struct Tenancy {
     /// Whether it belongs to another machine, which must not learn what is on this disk.
     pub(crate) is_guest: bool,
-    /// Whether it is the whole model: its answers then go on by themselves.
+    /// Whether it is the whole model: its answers then run ahead.
     pub(crate) is_whole: bool,
     /// The longest conversation of its model, in tokens.
     pub(crate) context: usize,
