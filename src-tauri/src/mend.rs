@@ -19,7 +19,7 @@ use crate::trouble::{COMMAND, Cause, Remedy, Trouble, aside};
 const ENDING: Duration = Duration::from_secs(20);
 
 /// How often to look whether it has ended.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What kept the node from starting, if anything did; every other command then fails.
 #[tauri::command]
@@ -102,7 +102,7 @@ fn stop(process: u32, folder: &Path) -> Result<(), Problem> {
         if Instant::now() > until {
             return Err(Problem::new("not_stopped", "the other HiveMind has not stopped yet; try again in a moment"));
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ fn of(entry: &Entry) -> String {
         }
         AuditEvent::AdminAction { program, action } => format!("the program \"{program}\" did this: {action}"),
         AuditEvent::Loaded { model, layers, bytes, standby } => {
-            let copy = if *standby { "a copy of " } else { "" };
+            let copy = if *standby { "a standby replica of " } else { "" };
             format!("{name} loaded {copy}{} of {model} ({})", range(*layers), megabytes(*bytes))
         }
         AuditEvent::Freed { model, layers } => format!("{} of {model} for {name} were freed", range(*layers)),

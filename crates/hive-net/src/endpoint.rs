@@ -48,7 +48,7 @@ const WAITING_STREAMS: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a closing endpoint waits for its tasks: their connections are closed, so they end at once.
-const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
+const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dial is answered in one round trip, or a few with packet loss.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Assumed round trip before the first sample: a dial waits three of these before it retransmits, then twice as long
@@ -363,7 +363,7 @@ impl Endpoint {
         self.connections.lock().await.clear();
         self.inner.close().await;
         self.tasks.close();
-        if tokio::time::timeout(TASKS_END_WITHIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(TASKS_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("{} connections were still being served when the endpoint had closed", self.tasks.len());
         }
     }

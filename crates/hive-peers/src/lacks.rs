@@ -42,7 +42,7 @@ pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
 
 /// How long a machine's reply that a model is missing overrides its profile, which may be out of date, or from a
 /// version that lists no models.
-const TOLD: Duration = Duration::from_secs(20);
+const MISSING_REPORT_LIFETIME: Duration = Duration::from_secs(20);
 
 /// Models that machines reported as missing when asked to load a part.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Lacks {
     pub fn note(&self, machine: PeerId, source: &ModelSource) {
         let ModelSource::Named(_, digest) = source else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, at| at.elapsed() < TOLD);
+        told.retain(|_, at| at.elapsed() < MISSING_REPORT_LIFETIME);
         told.insert((machine, digest.clone()), Instant::now());
     }
 
@@ -66,7 +66,7 @@ impl Lacks {
     pub fn has_told(&self, machine: PeerId, source: &ModelSource) -> bool {
         let ModelSource::Named(_, digest) = source else { return false };
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < TOLD)
+        told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < MISSING_REPORT_LIFETIME)
     }
 }
 

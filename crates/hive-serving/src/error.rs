@@ -32,7 +32,7 @@ pub enum ServeError {
     },
     /// A manual plan cannot be followed.
     #[error("this plan cannot be followed: {0}")]
-    ByHand(#[from] ByHandError),
+    ManualPlan(#[from] ManualPlanError),
     /// The model did not load.
     #[error(transparent)]
     Load(#[from] RingError),
@@ -58,7 +58,7 @@ fn who_cannot(exclusions: &[String]) -> String {
 
 /// Why a manual plan cannot be followed.
 #[derive(Debug, thiserror::Error)]
-pub enum ByHandError {
+pub enum ManualPlanError {
     /// It names an unknown machine, or one of several.
     #[error(transparent)]
     Machine(#[from] FindPeerError),

@@ -17,7 +17,7 @@ use crate::output::Progress;
 use crate::{Failure, output};
 
 /// Polling interval of the loading progress.
-const LOOK: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// `node`: the running node, which a download and a search do without.
 pub(crate) async fn run(
@@ -187,7 +187,7 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
                 output::line(format_args!("Loaded {model}."));
                 return Ok(());
             }
-            () = tokio::time::sleep(LOOK) => {
+            () = tokio::time::sleep(POLL_INTERVAL) => {
                 let status: Status = client.get("/hive/v1/status", &[]).await?;
                 let only = if let [only] = status.loads.as_slice() { Some(only) } else { None };
                 let own = status.loads.iter().find(|loading| is_of(&loading.name, model)).or(only);

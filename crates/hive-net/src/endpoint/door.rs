@@ -37,7 +37,7 @@ const EXPECTED_EACH: usize = 4;
 /// How soon a stranger must say what it wants.
 const FIRST_WORDS: Duration = Duration::from_secs(15);
 /// Interval between checks whether a stranger still wants anything.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Close code for a silent stranger, or one whose seat was taken.
 const EVICTED: u32 = 4;
@@ -227,7 +227,7 @@ impl Door {
         let mut is_expected = admission.is_expected(peer);
         let seats = |is_expected| if is_expected { &self.expected } else { &self.strangers };
         let mut seat = seats(is_expected).take(origin);
-        let mut looks = tokio::time::interval(LOOK);
+        let mut looks = tokio::time::interval(POLL_INTERVAL);
         loop {
             let is_evicted = tokio::select! {
                 () = seat.is_evicted() => true,

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
 
 /// Interval between two observations of this machine.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change in offered memory is announced once it exceeds this many bytes, or one `OFFER_PART`th of the offer if
 /// that is less.
@@ -145,7 +145,7 @@ pub(super) async fn watch_machine(node: Node) {
     let mut settings = None;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             _ = switches.changed() => {}
             () = node.member().stopping() => return,
         }

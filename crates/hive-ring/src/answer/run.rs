@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Answer;
 use super::end::{End, broken_off, unless_over};
-use super::silence::Silence;
+use super::silence::SilenceTimer;
 use super::tokens::Step;
 use crate::events::Event;
 use crate::ring::Health;
@@ -169,7 +169,7 @@ impl Answer {
         let mut read = self.cached;
         let times = self.ring.expected();
         let mut expected = self.awaited(read, &times);
-        let mut silence = Silence::new(expected);
+        let mut silence = SilenceTimer::new(expected);
         let mut is_whole = true;
         let bound = self.bound.clone();
         let reached = bound.reached();
@@ -235,7 +235,7 @@ impl Answer {
                 // Only progress resets the silence timer; repeated frames do not.
                 read = read.max(frame.position as usize);
                 expected = self.awaited(read, &times);
-                silence = Silence::new(expected);
+                silence = SilenceTimer::new(expected);
             }
             match step {
                 Step::None => {}

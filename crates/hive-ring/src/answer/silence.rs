@@ -6,7 +6,7 @@ use crate::ring::checkup::{Checkup, News};
 use crate::ring::timing::silence_limit;
 
 /// The time since the answer last made progress.
-pub(super) struct Silence {
+pub(super) struct SilenceTimer {
     pub(super) since: Instant,
     /// When the stages are checked next.
     pub(super) due: Instant,
@@ -27,7 +27,7 @@ pub(super) struct Stall {
     pub(super) suspected: Vec<usize>,
 }
 
-impl Silence {
+impl SilenceTimer {
     pub(super) fn new(expected: Duration) -> Self {
         let now = Instant::now();
         Self { since: now, due: now + silence_limit(expected), checkup: None, idle_checks: 0, was_notified: false }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Answer;
-use super::silence::{Silence, Stall};
+use super::silence::{SilenceTimer, Stall};
 use crate::ring::checkup::{News, Verdict};
 use crate::ring::timing::{Expected, silence_limit, suspect};
 
@@ -26,7 +26,7 @@ impl Answer {
     /// Investigates a silence; returns a message for the reader, if there is one.
     pub(super) async fn investigate(
         &mut self,
-        silence: &mut Silence,
+        silence: &mut SilenceTimer,
         news: Option<News>,
         usual: Duration,
     ) -> Option<String> {

@@ -10,7 +10,7 @@ use hive_stage::planning::{self, plan_best, plan_over};
 use hive_stage::{aside, models};
 use hive_worker::text::{Model, ModelCard};
 
-use super::{Serving, by_hand, held_by, placements};
+use super::{Serving, held_by, manual, placements};
 use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 
@@ -36,8 +36,8 @@ impl Serving {
             let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
             return Ok(if are_here { Revision::Keep } else { Revision::Move });
         };
-        let by_hand = self.made_by_hand(wanted);
-        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
+        let manual_plan = self.manual_plan(wanted);
+        if manual_plan.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
             let is_here = places.iter().all(|place| *place == HERE);
             return Ok(if is_here { Revision::Keep } else { Revision::Move });
         }
@@ -46,14 +46,14 @@ impl Serving {
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
-        if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
+        if manual_plan.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
-        if by_hand.is_some_and(|written| by_hand::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
+        if manual_plan.is_some_and(|written| manual::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
             return Ok(Revision::Move);
         }
         let best = match plan_best(ring.model().card(), &nodes, &link) {
@@ -79,13 +79,13 @@ impl Serving {
         let source = models::source(wanted.model.as_deref(), model);
         let held = held_by(freed);
         let mut hindrance = None;
-        if let Some(written) = self.made_by_hand(wanted) {
+        if let Some(written) = self.manual_plan(wanted) {
             match self.as_written(model, wanted, &written, freed) {
                 Ok((mut plan, placements)) => {
-                    plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
+                    plan.reasons.push("Placed manually; stays until unloaded.".to_owned());
                     return Ok((plan, placements));
                 }
-                Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
+                Err(why) => hindrance = Some(format!("The manual plan cannot be followed now: {why}.")),
             }
         }
         let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
@@ -110,7 +110,7 @@ impl Serving {
                 let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
                 let asked = are(&names);
                 asked_again =
-                    Some(format!("{asked} asked again, although stages failed there: without, there is no plan."));
+                    Some(format!("{asked} tried again although stages failed there: there is no other plan."));
                 (plan, machines) = (Ok(found), more);
             }
         }

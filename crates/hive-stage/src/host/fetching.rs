@@ -25,17 +25,17 @@ use crate::locate::{NotLocated, locate};
 use crate::models;
 use crate::runtime::aside;
 
-/// A machine that sends nothing for this long is not asked any more.
+/// A machine that sends nothing for this long is abandoned.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
-/// A machine that fetches says so all the time; but its disk may be slow.
+/// The same for a machine that fetches and reports its progress: its disk may be slow.
 const FETCH_SILENCE: Duration = Duration::from_mins(2);
-/// Requests to a machine at a time: while one is answered, the next is on its way.
+/// Requests in flight to a machine: while one is answered, the next is on its way.
 const REQUESTS: usize = 2;
-/// Whoever has fetched layers for a plan waits at most this long until they are loaded: other machines fetch, too.
-const LOADED_WITHIN: Duration = Duration::from_mins(10);
+/// Layers fetched for a plan are protected for this long until they are loaded: other machines may still be fetching.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(10);
 /// How often progress is reported.
 const REPORTS: Duration = Duration::from_millis(250);
-/// What is left free on the disk when another machine asks for layers here, in bytes.
+/// Bytes left free on the disk when another machine requests layers here.
 pub(super) const LEFT_TO_OWNER: u64 = 2 << 30;
 
 impl StageHost {
@@ -262,7 +262,7 @@ impl StageHost {
         let member = self.membership().clone();
         self.membership().spawn(async move {
             tokio::select! {
-                () = tokio::time::sleep(LOADED_WITHIN) => {}
+                () = tokio::time::sleep(LOAD_TIMEOUT) => {}
                 () = member.stopping() => {}
             }
             drop(kept);
