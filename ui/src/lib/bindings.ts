@@ -4,10 +4,10 @@ import { invoke as __TAURI_INVOKE, Channel } from "@tauri-apps/api/core";
 
 /** Commands */
 export const commands = {
-	/**  What kept the node from starting, if anything did; every other command then fails. */
-	trouble: () => __TAURI_INVOKE<Trouble | null>("trouble"),
-	/**  Does one of the things that the trouble offers. */
-	mend: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("mend", { remedy })),
+	/**  Why the node could not start, if it could not; every other command then fails. */
+	startFailure: () => __TAURI_INVOKE<StartFailure | null>("start_failure"),
+	/**  Applies one of the failure's remedies. */
+	repair: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("repair", { remedy })),
 	/**  Sends the snapshot now and after every change. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
 	/**  Makes the popover as high as its content. Both lengths are in the page's pixels, which text size scales. */
@@ -189,7 +189,7 @@ path: string } |
 { kind: "damaged"; 
 /**  Its name. */
 file: string; 
-/**  What is wrong with it. */
+/**  The error in it. */
 why: string } | 
 /**  A newer version wrote a file. */
 { kind: "newer"; 
@@ -197,13 +197,13 @@ why: string } |
 file: string } | 
 /**  The port for other machines is taken. */
 { kind: "port"; 
-/**  What the system said. */
+/**  The system's error. */
 why: string } | 
 /**  Anything else. */
 { kind: "other"; 
-/**  What happened. */
+/**  The error. */
 why: string; 
-/**  What to do about it. */
+/**  A hint for the owner. */
 hint: string | null };
 
 /**  A change of one field. Texts are as typed; an empty one restores the default. */
@@ -792,7 +792,7 @@ most: number } |
 /**  None: this desktop gives apps no shortcuts. */
 { kind: "shortcut_not_here" };
 
-/**  Something that a click does about it. */
+/**  A remedy, applied by a click. */
 export type Remedy = 
 /**  Start again. */
 "try_again" | 
@@ -897,6 +897,16 @@ export type Stage = {
 	layers: [number, number],
 };
 
+/**  Why the app could not start, and the remedies. */
+export type StartFailure = {
+	/**  The cause. */
+	cause: Cause,
+	/**  The remedies, the best first. */
+	remedies: Remedy[],
+	/**  The language to say it in. */
+	language: Language,
+};
+
 /**  The machine's state, shown by the shape of the tray icon. */
 export type State = 
 /**  Sharing is off. */
@@ -935,16 +945,6 @@ export type Today = {
 	answers: number,
 	/**  Tokens of these answers. */
 	tokens: number,
-};
-
-/**  Why the app could not start, and what mends it. */
-export type Trouble = {
-	/**  What is wrong. */
-	cause: Cause,
-	/**  What can be done, the best first. */
-	remedies: Remedy[],
-	/**  The language to say it in. */
-	language: Language,
 };
 
 /**  Progress of an app update. */

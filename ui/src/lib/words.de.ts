@@ -366,7 +366,7 @@ export const german: Words = {
   worksOnce: "Gilt einmal, 24\u00a0Stunden lang.",
   wouldShare: (bytes) => `Würde bis zu ${gigabytes(bytes)} freigeben`,
   notShared: "nicht freigegeben",
-  // Settings, start and trouble.
+  // Settings, start and failures of it.
   afterRestart: "Gilt nach einem Neustart.",
   minutes: "Minuten",
   megabits: "Mbit/s",
@@ -538,7 +538,7 @@ export const german: Words = {
   showMore: "Mehr anzeigen",
   noModelMatches: "Kein passendes Modell.",
   getFromHub: (name) => `${name} von Hugging Face holen`,
-  trouble: (cause: Cause) => {
+  startFailure: (cause: Cause) => {
     switch (cause.kind) {
       case "in_use":
         return {

@@ -393,7 +393,7 @@ export const english = {
   worksOnce: "Works once, within 24 hours.",
   wouldShare: (bytes: number) => `Would share up to ${gigabytes(bytes)}`,
   notShared: "not shared",
-  // Settings, start and trouble.
+  // Settings, start and failures of it.
   afterRestart: "Takes effect after a restart.",
   minutes: "minutes",
   megabits: "Mbit/s",
@@ -568,7 +568,7 @@ export const english = {
   showMore: "Show more",
   noModelMatches: "No model matches.",
   getFromHub: (name: string) => `Get ${name} from Hugging Face`,
-  trouble: (cause: Cause): { title: string; text: string; detail?: string } => {
+  startFailure: (cause: Cause): { title: string; text: string; detail?: string } => {
     switch (cause.kind) {
       case "in_use":
         return {

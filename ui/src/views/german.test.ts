@@ -14,7 +14,7 @@ import { FakeNode, message } from "../testing/node";
 import { type Given, named } from "../testing/requests";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
-import Trouble from "./Trouble.svelte";
+import StartFailure from "./StartFailure.svelte";
 
 const machine = (more: Partial<Machine>): Machine => ({
   id: "one",
@@ -239,7 +239,7 @@ describe("in German", () => {
     { kind: "other", why: "kaputt", hint: null },
   ])("a start that failed says why: $kind", (cause) => {
     const remedies: Remedy[] = ["try_again", "stop_other", "use_another_port", "move_aside", "open_folder", "quit"];
-    render(Trouble, { trouble: { cause, remedies, language: "de" } });
+    render(StartFailure, { failure: { cause, remedies, language: "de" } });
     expect(left()).toEqual([]);
   });
 });
