@@ -109,9 +109,9 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     let mut first = [0; 1];
     chat.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     bob.run(&lab, &["remove", "ann"]);
-    // The machine that is out has nothing of the answer any more; the answer goes on without it.
+    // The machine that is out has nothing of the answer any more; the answer continues without it.
     patiently("bob's part is gone", || bob.workers().is_empty());
-    patiently("the answer goes on", || {
+    patiently("the answer continues", || {
         let status = ann.json(&lab, &["status"]);
         let stages = status["model"]["stages"].as_array();
         stages.is_some_and(|stages| stages.iter().all(|stage| stage["node"] == "ann"))

@@ -64,7 +64,7 @@ fn on_disk(host: &Host) -> Value {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Until the file says that so many models are in memory.
+/// Until the file lists this many models in memory.
 #[track_caller]
 fn wait_for_file(host: &Host, models: usize) {
     patiently("it is on disk", || on_disk(host)["in_memory"].as_array().is_some_and(|list| list.len() == models));

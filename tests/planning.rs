@@ -28,7 +28,7 @@ const LATE_WEIGHTS_AT: u64 = 71_765_056 + 100_000;
 /// Where the norm of its first layer begins, which belongs to that.
 const FIRST_NORM_AT: u64 = 31_866_688;
 
-/// Has a host claim to be so many times as fast as it was measured.
+/// Has a host claim to be this many times as fast as it was measured.
 fn claim(lab: &Lab, host: &mut Host, times: f64) {
     host.claim(lab, |speed| {
         for key in ["bytes_per_s", "decode_tokens_per_s", "prefill_tokens_per_s"] {

@@ -84,7 +84,7 @@ fn answered(lab: &Lab, asker: &Host) -> u64 {
     asker.json(lab, &["status"])["answered_tokens"].as_u64().unwrap()
 }
 
-/// Waits until an answer that was just asked for has some tokens; it goes on for many more.
+/// Waits until an answer that was just asked for has some tokens; many more follow.
 fn under_way(lab: &Lab, asker: &Host) {
     let before = answered(lab, asker);
     patiently("an answer comes", || answered(lab, asker) >= before + 10);
@@ -112,10 +112,10 @@ fn a_worker_that_hangs_is_noticed_and_replaced_within_seconds() {
         let stopped = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
         let before = answered(&lab, &ann);
-        patiently("the answer goes on", || answered(&lab, &ann) > before);
+        patiently("the answer continues", || answered(&lab, &ann) > before);
         let noticed = stopped.elapsed();
         let answer = whole(child);
-        println!("{}: gone on after {noticed:.1?}, ended on {}", host.machine, answer["stages"]);
+        println!("{}: continued after {noticed:.1?}, ended on {}", host.machine, answer["stages"]);
         assert_eq!(answer["tokens"], undisturbed["tokens"], "{}", host.machine);
         // Patience of three seconds, half of that for the check, and a load; twice as much where the machine is busy.
         assert!(noticed < Duration::from_secs(15), "noticed after {noticed:.1?}");

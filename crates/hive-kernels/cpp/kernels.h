@@ -10,7 +10,8 @@ inline constexpr int kLanes = 16;
 
 enum class Format : int { Q4 = 0, Q8 = 1, F32 = 2, F16 = 3, BF16 = 4 };
 
-// How the scales and biases of a quantized matrix are stored. The multiples have no biases: each is so many times its scale.
+// How the scales and biases of a quantized matrix are stored. The multiples have no biases: each is a multiple of its
+// scale.
 enum class Scaling : int { F32 = 0, F16 = 1, BF16 = 2, F16Multiple = 3, F32Multiple = 4 };
 
 // A weight matrix [rows, columns], rows a multiple of kLanes, stored as [rows / 16][columns / per_word][16].

@@ -161,7 +161,7 @@ impl Growth {
 }
 
 impl Computed {
-    /// Begins a part. Without an interruption, machines that computed the part before it go on with that.
+    /// Begins a part. Without an interruption, machines that computed the part before it continue it.
     fn begin(&mut self, machines: Vec<String>, after: Option<Interruption>) {
         let continues = after.is_none() && self.parts.last().is_some_and(|part| part.machines == machines);
         if !continues {

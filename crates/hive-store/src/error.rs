@@ -180,7 +180,7 @@ pub struct Choice {
     pub bytes: Option<u64>,
 }
 
-/// Why the files did not come, or not all. What has arrived stays, and the next call goes on there.
+/// Why the files could not be fetched, or not all. Bytes already fetched stay, and the next call resumes there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The hub.

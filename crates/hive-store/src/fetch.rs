@@ -1,6 +1,6 @@
 //! Brings a model's files into the cache: several at once, each where it was left, and shows them when all are there.
 //!
-//! Everything runs on the caller's task: when the future is dropped, nothing goes on but writes that have begun.
+//! Everything runs on the caller's task: when the future is dropped, only writes in progress still finish.
 
 mod connections;
 mod failure;

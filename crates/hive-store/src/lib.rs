@@ -18,7 +18,8 @@
 //! A machine that runs some layers of a model needs the byte ranges of these. [`fetch_parts`] brings ranges into a
 //! [`PartCopy`] of a [`PartStore`], whose files readers use as if they were whole; see [`parts`].
 //!
-//! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one goes on there. Nothing
+//! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one resumes there.
+//! Nothing
 //! appears in a snapshot before all of it has arrived and its checksums hold.
 //!
 //! No program (pickle, Python) is fetched, and no name that a stranger chose leads out of the cache.

@@ -1,6 +1,6 @@
 /**
  * Fills an element with a block of Markdown. When the block has grown, only the part of a list, a table or of code that
- * changed is made anew: a list of ten thousand tokens costs no more per token than a short one.
+ * changed is rebuilt: a list of ten thousand tokens costs no more per token than a short one.
  */
 
 import type { Token, Tokens } from "marked";

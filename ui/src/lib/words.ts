@@ -370,7 +370,7 @@ export const english = {
   noShortcut: "Off",
   removeShortcut: "Remove the shortcut",
   askAnywhereIs: "Opens a field for a question over any program. Click the field and press keys, such as Ctrl+Shift+Space.",
-  // A new chat that goes on from a full one.
+  // A new chat that continues a full one.
   newChatWithSummary: "New chat with a summary",
   summaryOf: (title: string) => `Summary of “${title}”`,
   summarising: (title: string) => `Summarising “${title}”…`,

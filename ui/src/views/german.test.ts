@@ -253,7 +253,7 @@ describe("a window", () => {
     history.replaceState(null, "", "#settings");
   });
 
-  it("is drawn in the language of the app, and anew in another one, on the same page", async () => {
+  it("is drawn in the app's language, and redrawn when that changes, on the same page", async () => {
     render(App);
     await waitFor(() => expect(send).toBeTruthy());
     send(shown);
@@ -280,7 +280,7 @@ describe("a window", () => {
     await fireEvent.change(choice, { target: { value: "" } });
     await waitFor(() => expect(asked.map(({ change }) => change)).toEqual([{ field: "language", value: "en" }, { field: "language", value: null }]));
     send({ ...shown, language: "en" });
-    // Whoever chose it goes on from there.
+    // The focus stays where it was.
     await waitFor(() => expect(document.activeElement?.id).toBe("language"));
   });
 });

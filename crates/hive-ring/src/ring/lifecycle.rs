@@ -160,7 +160,8 @@ impl Ring {
 const MOST_TOKENS: usize = 1 << 30;
 
 /// How many tokens of conversations that wait for their next turn are retained, out of all for which there is room. A
-/// long conversation must not be read anew in every turn, but the longest answer has room first; where each conversation
+/// long conversation must not be recomputed in every turn, but the longest answer has room first; where each
+/// conversation
 /// takes `own` beside its tokens, one of the planned length.
 fn prefix_tokens(all: usize, own: usize, max_context: usize) -> usize {
     let planned = PLANNED_CONTEXT as usize;

@@ -123,7 +123,7 @@ mod tests {
         let expected = Reply::Recomputed { digests: digests(&[7; 12], 3), token: None };
         assert_eq!(answer.try_recv().unwrap(), Ok(expected));
         let (to, _answer) = oneshot::channel();
-        assert_eq!(recomputing.begin(&wanted(1, 3, 2), to), Ok(false), "it goes on");
+        assert_eq!(recomputing.begin(&wanted(1, 3, 2), to), Ok(false), "it continues");
     }
 
     #[test]

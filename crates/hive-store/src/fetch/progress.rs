@@ -40,7 +40,7 @@ pub enum Event {
 /// How far a fetch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that are there, those from earlier included. Less than before only where a damaged file begins anew.
+    /// Bytes that are there, those from earlier included. Decreases only when a damaged file starts over.
     pub bytes_done: u64,
     /// Bytes that this fetch has brought, which tell its rate.
     pub bytes_received: u64,

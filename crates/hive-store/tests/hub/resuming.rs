@@ -1,4 +1,4 @@
-//! A fetch that ends at any byte, and the next one that goes on there.
+//! A fetch that ends at any byte, and the next one that resumes there.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;

@@ -162,7 +162,7 @@ impl Drop for Shown {
 /// The rate of the last seconds.
 #[derive(Default)]
 struct Rate {
-    /// When so many bytes were there, the oldest first.
+    /// Times with the bytes present at each, oldest first.
     noted: std::collections::VecDeque<(Instant, u64)>,
 }
 
