@@ -230,6 +230,6 @@ mod tests {
             std::fs::write(kept, &fresh).unwrap();
         }
         let kept = std::fs::read_to_string(kept).unwrap_or_default();
-        assert!(kept == fresh, "ui/src/lib/bindings.ts is not what the commands say: run `./dev bindings`");
+        assert!(kept == fresh, "ui/src/lib/bindings.ts does not match the commands: run `./dev bindings`");
     }
 }

@@ -69,8 +69,8 @@ fn of(entry: &Entry) -> String {
             format!("{name} was refused {}: {}{times}", what(*asked), because(*why))
         }
         AuditEvent::LeftOut { entries } => match machine {
-            Some(_) => format!("{} more about {name} left out that day", many_entries(*entries)),
-            None => format!("{} more left out that day", many_entries(*entries)),
+            Some(_) => format!("{} more about {name} not recorded that day", many_entries(*entries)),
+            None => format!("{} more not recorded that day", many_entries(*entries)),
         },
         AuditEvent::Lost { entries } => format!("{} could not be written to the disk", many_entries(*entries)),
     }

@@ -37,7 +37,7 @@ pub enum ServeError {
     #[error(transparent)]
     Load(#[from] RingError),
     /// Somebody paused the download that it needs.
-    #[error("the download of {0} was paused; what has arrived is kept, so load the model or ask again to resume")]
+    #[error("the download of {0} was paused; the downloaded data is kept, so load the model or ask again to resume")]
     Paused(String),
     /// The node is stopping and loads nothing more.
     #[error("HiveMind is about to end on this machine")]

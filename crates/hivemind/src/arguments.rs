@@ -168,7 +168,7 @@ pub(crate) enum Models {
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
     },
-    /// Pause a download on every machine; what has arrived is kept
+    /// Pause a download on every machine; the downloaded data is kept
     Pause {
         /// Model name
         model: String,

@@ -258,7 +258,7 @@ export const english = {
   versionAfter: "Next version",
   notSaved: (why: string) => `The answer is not saved yet: ${why}. Trying again…`,
   newestBelow: "↓ Newest",
-  /** What a button does to a chat, such as "Pin". */
+  /** A button's action on a chat, such as "Pin". */
   doTo: (does: string, title: string) => `${does} ${title}`,
   pin: "Pin",
   unpin: "Unpin",
@@ -267,7 +267,7 @@ export const english = {
   archived: "Archived",
   pinned: "Pinned",
   answeringNow: "Answering…",
-  // What an answer holds.
+  // The parts of an answer.
   thinkingNow: "Thinking…",
   thoughts: "Thoughts",
   thoughtFor: (seconds: number) => {
@@ -657,7 +657,7 @@ export const english = {
   problems: {} as Record<string, string>,
 };
 
-/** What a language has to say. */
+/** The text of one language. */
 export type Words = typeof english;
 
 /** The words of the window. */
@@ -670,7 +670,7 @@ let wanted: Language = "en";
 /** Each language, in its own words. */
 export const LANGUAGES: Record<Language, string> = { en: "English", de: "Deutsch" };
 
-/** Speaks a language from now on. What is on the screen has to be drawn again. */
+/** Switches the language. Everything on the screen has to be redrawn. */
 export async function speak(language: Language): Promise<void> {
   wanted = language;
   const chosen = language === "de" ? (await import("./words.de")).german : english;
@@ -682,7 +682,7 @@ export async function speak(language: Language): Promise<void> {
   document.documentElement.lang = language;
 }
 
-/** What a file of the data folder holds, and what a start without it means. */
+/** The contents of a file in the data folder, and the effect of a start without it. */
 function holds(file: string): { what: string; without: string } {
   switch (file) {
     case "config.toml":
@@ -692,7 +692,7 @@ function holds(file: string): { what: string; without: string } {
     case "peers.json":
       return { what: "your machines", without: "You pair your machines again." };
     default:
-      return { what: "its data", without: "What it held is missing." };
+      return { what: "its data", without: "Its contents are missing." };
   }
 }
 

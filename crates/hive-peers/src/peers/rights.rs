@@ -44,9 +44,9 @@ pub enum RightsError {
     /// They are in effect, but will not survive a restart.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// Nothing more was granted. What was withdrawn is in effect only until a restart.
+    /// No rights were added. Withdrawals are in effect only until a restart.
     #[error(
-        "this could not be saved, so the machine was given nothing more, and what was taken from it comes back with a restart: {0}"
+        "this could not be saved, so no rights were added, and withdrawn rights return with a restart: {0}"
     )]
     NotGiven(DataError),
 }

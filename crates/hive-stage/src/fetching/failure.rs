@@ -40,7 +40,7 @@ pub enum FetchFailure {
     },
     /// No machine sends the rest of a model that is on no hub.
     #[error(
-        "the machine that has these layers is away, or stopped sending them; what has arrived is kept, so try again once it \
+        "the machine that has these layers is away, or stopped sending them; the downloaded data is kept, so try again once it \
          is back"
     )]
     Away,

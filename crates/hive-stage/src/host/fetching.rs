@@ -1,8 +1,8 @@
-//! Fetches what this machine lacks of a model, before it loads layers of it.
+//! Fetches the layers of a model that this machine lacks, before it loads them.
 //!
-//! First comes the outline, from the machine that asks for the layers: with it, the model opens, has its digest, and says
-//! which bytes its layers are. These come from every machine that has them, several at once, and what none has from the
-//! hub that the model is from.
+//! First comes the outline, from the machine that asks for the layers: with it, the model can be opened, and its digest
+//! and the byte ranges of its layers are known. The ranges are fetched from every machine that has them, several at
+//! once, and the rest from the model's hub.
 //!
 //! An outline contains samples of every tensor. A machine that sends other bytes than these is not asked again.
 
@@ -64,7 +64,8 @@ impl StageHost {
         }
     }
 
-    /// Opens a model whose outline has come, and takes it into the catalogue. `revision` is what a hub was asked for, if it
+    /// Opens a model whose outline is complete, and adds it to the catalogue. `revision` is what a hub was asked for,
+    /// if it
     /// has confirmed the files; `is_public` says that it did so without a token.
     pub(super) async fn settled(
         &self,
@@ -161,7 +162,7 @@ impl StageHost {
             };
             match self.fetch_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
                 Err(FetchFailure::Hub(why)) if !is_own => {
-                    // The machine that asks may be given them, and then gives what it fetched.
+                    // The machine that asks may have access, and then passes on the bytes it fetched.
                     tracing::info!("layers that another machine asks for cannot be had from the hub here: {why}");
                     return Err(FetchFailure::Lacks);
                 }
@@ -198,7 +199,7 @@ impl StageHost {
         asker.into_iter().chain(others).collect()
     }
 
-    /// Has a machine fetch what it lacks of some layers; `progress` is told how many bytes are there, and of how many.
+    /// Has a machine fetch the layers that it lacks; `progress` gets the bytes present and their total.
     pub async fn fetch_on(
         &self,
         machine: &PeerAddr,
@@ -208,7 +209,7 @@ impl StageHost {
     ) -> Result<(), FetchFailure> {
         let member = self.membership();
         if machine.id() == member.id() {
-            // Loading says what is wrong with it.
+            // Loading reports the error.
             let Ok(model) = self.located_for(member.id(), source, true).await else { return Ok(()) };
             return self.complete(&model, layers, member.id(), &mut progress).await;
         }
@@ -232,7 +233,7 @@ impl StageHost {
         self.order_fetch(machine, source, layers, &mut progress).await
     }
 
-    /// Orders another machine to fetch what it lacks of some layers.
+    /// Orders another machine to fetch the layers that it lacks.
     async fn order_fetch(
         &self,
         machine: &PeerAddr,
@@ -256,7 +257,7 @@ impl StageHost {
         }
     }
 
-    /// Keeps what was fetched for another machine on the disk while that waits for others and then has it loaded.
+    /// Protects layers fetched for another machine from eviction until that machine has them loaded.
     fn keep_until_loaded(&self, kept: Option<InUse>) {
         let Some(kept) = kept else { return };
         let member = self.membership().clone();
@@ -269,7 +270,7 @@ impl StageHost {
         });
     }
 
-    /// Fetches what this machine lacks of layers that another one will ask it to load.
+    /// Fetches the missing parts of layers that another machine will ask this one to load.
     pub(super) async fn answer_fetch(
         &self,
         asker: PeerId,

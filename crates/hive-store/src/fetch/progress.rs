@@ -16,7 +16,7 @@ use super::limit::RateLimit;
 pub struct FetchOptions {
     /// Hears of progress and waits, on the task that fetches: it must be quick.
     pub on_event: Option<Box<dyn Fn(Event) + Send + Sync>>,
-    /// Ends the fetch. What has arrived is kept, so this is also how to pause.
+    /// Ends the fetch. The downloaded data is kept, so this also pauses.
     pub cancel: CancellationToken,
     /// The limit for all connections, and for other fetches that have the same.
     pub limit: RateLimit,
