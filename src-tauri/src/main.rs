@@ -7,7 +7,6 @@ mod ipc;
 mod links;
 #[cfg(target_os = "macos")]
 mod mac;
-mod repair;
 mod menu;
 mod notify;
 mod off;
@@ -16,11 +15,12 @@ mod popover;
 mod preferences;
 mod problem;
 mod programs;
+mod repair;
 mod shell;
 mod shortcut;
+mod start_failure;
 mod text_size;
 mod tray;
-mod start_failure;
 mod update;
 mod windows;
 mod words;
@@ -34,8 +34,8 @@ use tauri_plugin_autostart::MacosLauncher;
 
 use handed::Handed;
 use shell::Shell;
-use tray::Tray;
 use start_failure::StartFailure;
+use tray::Tray;
 
 /// The first argument of a worker process.
 const WORKER: &str = "worker";

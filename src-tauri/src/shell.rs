@@ -17,8 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::off::{ApiState, Off};
 use crate::problem::Problem;
-use crate::tray::Tray;
 use crate::start_failure::NotStarted;
+use crate::tray::Tray;
 use crate::{notify, windows, words};
 
 /// Changes within this time are shown together.

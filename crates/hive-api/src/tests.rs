@@ -150,7 +150,8 @@ async fn a_revoked_token_opens_nothing_and_its_stream_ends_at_once() {
         let done = running.ask(Some(&running.owner()), method, path).send().await.unwrap();
         assert_eq!(done.status(), StatusCode::OK);
         let mut rest = Vec::new();
-        while let Some(piece) = tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it continues").unwrap() {
+        while let Some(piece) = tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it continues").unwrap()
+        {
             rest.extend(piece);
         }
         let rest = String::from_utf8(rest).unwrap();

@@ -32,7 +32,7 @@ use ledger::Ledger;
 pub use query::{Line, Log, Query};
 pub use visit::{Usage, Visit};
 
-/// What a request asks for, as the log classifies it.
+/// The kind of a request, as the log classifies it.
 pub fn asked(request: &Request) -> Asked {
     match request {
         Request::Load(..) => Asked::Load,
@@ -141,7 +141,7 @@ impl Audit {
         Ok(query.answer(entries, unreadable, shared.lost.load(Ordering::Relaxed)))
     }
 
-    /// Writes what is left and closes the log. Later events are lost.
+    /// Writes pending entries and closes the log. Later events are lost.
     pub async fn close(&self) {
         let Some(shared) = &self.shared else { return };
         shared.count_usage();

@@ -72,14 +72,14 @@ impl Channel {
         Self { send, recv, visit: None }
     }
 
-    /// Marks that the opener has said what it wants.
+    /// Marks that the opener's request has arrived.
     pub(crate) fn heard(&self) {
         if let Some(visit) = &self.visit {
             visit.heard();
         }
     }
 
-    /// Sends on this stream only what no other stream of the connection has to send.
+    /// Gives this stream a lower priority than all others of the connection.
     pub fn give_way(&self) {
         let _ = self.send.set_priority(-1);
     }

@@ -58,7 +58,7 @@ pub mod store {
 
 /// Models in memory.
 pub mod serving {
-    pub use hive_serving::{ManualPlanError, Layout, ModelRequest, ServeError, Serving};
+    pub use hive_serving::{Layout, ManualPlanError, ModelRequest, ServeError, Serving};
     pub use hive_types::{LoadingView, ModelView, StageLayers, StageView};
 }
 

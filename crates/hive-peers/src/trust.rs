@@ -1,4 +1,4 @@
-//! What this machine has observed of the others, weighed against their claims.
+//! Observations of the other machines, weighed against their claims.
 //!
 //! Machines report their speed and memory, but observations count more. A machine whose stages are slower than claimed
 //! is planned at the observed speed; one whose stages fail is quarantined, longer each time. Both penalties decay,
@@ -42,7 +42,7 @@ pub enum Failing {
     Computing,
 }
 
-/// What was observed of one machine.
+/// The observations of one machine.
 #[derive(Debug, Default)]
 struct Seen {
     failures: Vec<(Instant, Failing)>,
@@ -128,7 +128,7 @@ impl Seen {
     }
 }
 
-/// What was observed of all other machines.
+/// The observations of all other machines.
 #[derive(Debug, Default)]
 pub struct Trust(Mutex<HashMap<PeerId, Seen>>);
 

@@ -7,22 +7,22 @@
 //! Invariants: a model is loaded once for everybody who asks for it; a request for a model in memory waits for no other
 //! model.
 
+mod capacity;
 mod error;
 mod library;
 mod marks;
 mod model_request;
 mod openings;
 mod placed;
-mod capacity;
 mod serving;
 mod tokenizer;
 mod views;
 
-pub use error::{AnswerError, ManualPlanError, CountError, ServeError};
+pub use capacity::Capacity;
+pub use error::{AnswerError, CountError, ManualPlanError, ServeError};
 pub use library::LetGoError;
 pub use marks::{FILE as MARKS_FILE, MarkError, Marks};
 pub use model_request::ModelRequest;
 pub use openings::local_time;
 pub use placed::{FILE as PLACEMENTS_FILE, Placements};
-pub use capacity::Capacity;
 pub use serving::{Layout, Serving};

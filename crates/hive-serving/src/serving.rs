@@ -4,13 +4,13 @@
 //! machines that are present. `placements.json` records where each is (`placements.rs`).
 
 mod answering;
-mod manual;
 mod counting;
 mod fetches;
 mod idle;
 mod judge;
 mod loading;
 mod loads;
+mod manual;
 mod marking;
 mod moving;
 mod place;

@@ -50,18 +50,18 @@ pub struct HostOptions {
     pub bits_per_s: Option<u64>,
     /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
-    /// From where this machine fetches what it lacks of a model.
+    /// The sources of this machine's missing layers.
     pub fetches: Fetches,
-    /// The most disk for what it fetches, in bytes.
+    /// The disk limit for fetched parts, in bytes.
     pub disk_cap: Option<u64>,
     /// The rate limit for downloads, in bytes per second.
     pub download_bytes_per_s: Option<NonZeroU64>,
 }
 
-/// From where a machine fetches what it lacks of a model.
+/// The sources of a machine's missing layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fetches {
-    /// It computes with what is on its disk.
+    /// None: it computes with the models on its disk.
     #[default]
     Nothing,
     /// From approved machines.

@@ -4,8 +4,8 @@
 //! [`Listing`] means the commit it was made of.
 
 mod answers;
-pub(crate) mod request;
 pub(crate) mod failure;
+pub(crate) mod request;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::file_name::FileName;
 use crate::name::ModelName;
 use crate::settings::Settings;
 use answers::Repository;
-use request::{Answer, Line, Question, host, is_loopback, silence};
 use failure::{RequestFailure, of_connection};
+use request::{Answer, Line, Question, host, is_loopback, silence};
 
 /// How long a machine may take to answer the call. Those that answer do so within a second.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub struct RemoteFile {
     pub name: FileName,
     /// Its size in bytes.
     pub bytes: u64,
-    /// What its contents are.
+    /// The checksum of its contents.
     pub checksum: Checksum,
 }
 
@@ -260,7 +260,7 @@ impl Hub {
         }
     }
 
-    /// Refuses a size that no file has: it would size what is kept of the file, and sums of such sizes overflow.
+    /// Refuses a size that no file has: it would size an allocation, and sums of such sizes overflow.
     fn plausible(&self, bytes: u64) -> Result<(), HubError> {
         if bytes <= LARGEST_FILE { Ok(()) } else { Err(self.not_a_hub(&format!("a file of {bytes} bytes"))) }
     }
@@ -275,7 +275,7 @@ pub(crate) fn total(answer: &Answer) -> Option<u64> {
     answer.header("content-range")?.rsplit_once('/')?.1.parse().ok()
 }
 
-/// A client that trusts what this system trusts, so that a company's own certificates count.
+/// A client that trusts the system's certificates, so that a company's own certificates count.
 fn client(endpoint: &Url) -> Result<Client, HubError> {
     let failed = |why: String| HubError::Certificate { host: host(endpoint), why };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

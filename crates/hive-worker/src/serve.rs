@@ -43,7 +43,9 @@ pub fn serve() -> std::io::Result<()> {
     let mut replies = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     for pipe in [&orders, &replies] {
         if !pipe.metadata()?.file_type().is_fifo() {
-            return Err(std::io::Error::other("this is a worker of a node; start a node instead, it starts its workers itself"));
+            return Err(std::io::Error::other(
+                "this is a worker of a node; start a node instead, it starts its workers itself",
+            ));
         }
     }
     // Before any untrusted byte is read, and before a second thread starts.

@@ -127,7 +127,7 @@ export type CatalogueModel = {
 	context?: number,
 	/**  Its licence: an SPDX identifier, or its own name. */
 	licence?: string,
-	/**  What it is good at. */
+	/**  The tasks it is good at. */
 	good_at?: string[],
 	/**  Whether it was trained to call tools. */
 	tools?: boolean,
@@ -163,7 +163,7 @@ export type CatalogueVariant = {
 export type CatalogueView = {
 	/**  The models. */
 	models?: CatalogueModel[],
-	/**  What is wrong with the owner's own `catalogue.toml`, if anything is; the built-in models are listed all the same. */
+	/**  The error in the owner's own `catalogue.toml`, if there is one; the built-in models are listed all the same. */
 	problem?: string | null,
 };
 
@@ -255,7 +255,7 @@ export type Changed = {
 	refused: Refused | null,
 };
 
-/**  What a watcher of a conversation is sent. */
+/**  An event for a watcher of a conversation. */
 export type ChatEvent = 
 /**  The conversation as it is now: first, and after every change but those below. */
 { kind: "whole"; 
@@ -263,7 +263,7 @@ export type ChatEvent =
 conversation: Conversation; 
 /**  The message that is being written. */
 answering: string | null; 
-/**  What it is doing. */
+/**  Its status. */
 status: Status; 
 /**  Why the last answer was interrupted. */
 problem: string | null } | 
@@ -273,7 +273,7 @@ problem: string | null } |
 text: string } | 
 /**  The answer in progress does something else. */
 { kind: "status"; 
-/**  What it is doing. */
+/**  Its status. */
 status: Status } | 
 /**  The conversation was deleted. */
 { kind: "deleted" };
@@ -402,17 +402,17 @@ of: number } |
 export type Fit = 
 /**  It fits, with room left on every machine. */
 { verdict: "comfortable" } | 
-/**  It fits, and leaves less than a tenth of what a machine shares. */
+/**  It fits, and leaves less than a tenth of a machine's shared memory. */
 { verdict: "snug"; 
 /**  The machine with the smallest part left. */
 machine: string; 
-/**  What is left there, in bytes. */
+/**  The memory left there, in bytes. */
 left_bytes: number } | 
 /**  It does not fit. */
 { verdict: "needs_more"; 
-/**  What is missing in all, in bytes. */
+/**  The missing memory in all, in bytes. */
 bytes: number; 
-/**  What would help, in words. */
+/**  Advice, in words. */
 advice: string } | 
 /**  Nobody has looked. */
 { verdict: "unknown" };
@@ -486,9 +486,9 @@ export type Loading = {
 	layers: number,
 	/**  Layers in total. */
 	of: number,
-	/**  What the machines have on their disks of the layers that they are fetching, in bytes. */
+	/**  Bytes on the machines' disks of the layers that they are fetching. */
 	fetched: number,
-	/**  What they fetch in all, in bytes; 0 while nothing is fetched. */
+	/**  Bytes of these layers in all; 0 while nothing is fetched. */
 	fetching: number,
 };
 
@@ -517,7 +517,7 @@ export type Machine = {
 	why: string | null,
 	/**  Since when it is offline, in seconds since 1970, if that is known. */
 	away_since_s: number | null,
-	/**  What it did today for people and programs on this machine. */
+	/**  Its work of today for people and programs on this machine. */
 	today: Today,
 	/**  Its processor. */
 	chip: string,
@@ -761,7 +761,7 @@ export type Prompt = {
 	starter?: boolean,
 };
 
-/**  Why a field does not take a value: what it takes instead. */
+/**  Why a field refuses a value: its limits. */
 export type Refused = 
 /**  A whole number in this range. */
 { kind: "whole"; 
@@ -773,7 +773,7 @@ most: number } |
 { kind: "memory"; 
 /**  The least. */
 least: number; 
-/**  The most: what the machine has. */
+/**  The most: the machine's own. */
 most: number | null } | 
 /**  One line of at most this many letters. */
 { kind: "name"; 
@@ -920,7 +920,7 @@ export type State =
 /**  Sharing is on, but something prevents it. */
 "paused";
 
-/**  What an answer in progress is doing. */
+/**  The status of an answer in progress. */
 export type Status = 
 /**  Nothing to report: it waits for its turn, or words are coming. */
 { kind: "answering" } | 
@@ -939,7 +939,7 @@ why: string } |
 /**  Why not. */
 why: string };
 
-/**  What a machine did today. */
+/**  A machine's work of today. */
 export type Today = {
 	/**  Answers that it took part in. */
 	answers: number,

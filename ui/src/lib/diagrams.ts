@@ -32,7 +32,7 @@ export function page(scripts: string[]): string {
   return `<!doctype html><html><head><meta charset="utf-8">${tags.join("")}${policy}</head><body></body></html>`;
 }
 
-/** Waits for what the frame says next. */
+/** Waits for the frame's next message. */
 function said<Message>(frame: HTMLIFrameElement, ours: (message: Message) => boolean): Promise<Message> {
   return new Promise((resolve, reject) => {
     const end = () => {

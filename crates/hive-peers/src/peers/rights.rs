@@ -45,9 +45,7 @@ pub enum RightsError {
     #[error(transparent)]
     NotKept(#[from] NotKept),
     /// No rights were added. Withdrawals are in effect only until a restart.
-    #[error(
-        "this could not be saved, so no rights were added, and withdrawn rights return with a restart: {0}"
-    )]
+    #[error("this could not be saved, so no rights were added, and withdrawn rights return with a restart: {0}")]
     NotGiven(DataError),
 }
 

@@ -34,7 +34,7 @@ pub struct Layout {
     pub placements: Vec<Placement>,
 }
 
-/// A plan for which machines have fetched what they lacked.
+/// A plan whose machines have fetched their missing layers.
 struct Fetched {
     plan: Plan,
     placements: Vec<Placement>,
@@ -86,10 +86,10 @@ impl Serving {
             }
             let planned = self.place(&model, wanted, &self.unused_beside(wanted))?;
             let (plan, placements) = match fetched {
-                // The machines may not be what they were when the fetch began. Loading finds out.
+                // The machines may have changed since the fetch began. Loading finds out.
                 Some(fetched) if fetched.anything => (fetched.plan, fetched.placements),
                 Some(fetched) if fetched.is_for(&planned) => planned,
-                // What machines that have just come lack is fetched first, while other models can be loaded.
+                // New machines fetch their missing layers first, while other models can be loaded.
                 _ if attempt < ATTEMPTS => {
                     attempt += 1;
                     continue;

@@ -53,7 +53,8 @@ impl Serving {
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
-        if manual_plan.is_some_and(|written| manual::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
+        if manual_plan.is_some_and(|written| manual::arrange(ring.model().card(), &machines, &nodes, &written).is_ok())
+        {
             return Ok(Revision::Move);
         }
         let best = match plan_best(ring.model().card(), &nodes, &link) {

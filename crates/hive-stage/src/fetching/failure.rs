@@ -17,9 +17,9 @@ pub enum FetchFailure {
         *needed as f64 / 1e9
     )]
     Disk {
-        /// What the layers take, in bytes.
+        /// Size of the layers, in bytes.
         needed: u64,
-        /// What may be used, in bytes.
+        /// Space that may be used, in bytes.
         free: u64,
     },
     /// The owner's limit is reached.
@@ -31,11 +31,11 @@ pub enum FetchFailure {
         *needed as f64 / 1e9
     )]
     Cap {
-        /// What the layers take, in bytes.
+        /// Size of the layers, in bytes.
         needed: u64,
         /// The limit, in bytes.
         cap: u64,
-        /// What may be used of it, in bytes.
+        /// The unused part of it, in bytes.
         free: u64,
     },
     /// No machine sends the rest of a model that is on no hub.
@@ -47,7 +47,7 @@ pub enum FetchFailure {
     /// The hub wants a token, or another one.
     #[error(transparent)]
     Denied(HubError),
-    /// The hub does not give this machine what no other one has.
+    /// The hub does not serve this machine the missing bytes.
     #[error("{0}")]
     Hub(String),
     /// Something else.

@@ -10,8 +10,8 @@ use hive_worker::text::Model;
 
 use super::StageHost;
 use super::fetching::in_files;
-use super::serve_parts::whole_blocks;
 use super::peer_fetch::{LARGEST_OUTLINE, uncovered};
+use super::serve_parts::whole_blocks;
 use crate::fetching::FetchFailure;
 use crate::fetching::held::is_weights;
 use crate::models::{self, FindError};

@@ -13,7 +13,7 @@ use super::StageHost;
 use super::fetching::{LEFT_TO_OWNER, SILENCE, in_files};
 use super::serve_parts::whole_blocks;
 use crate::fetching::held::is_weights;
-use crate::fetching::message::{TransferMessage, STOPPED};
+use crate::fetching::message::{STOPPED, TransferMessage};
 use crate::fetching::{FetchFailure, Sources};
 use crate::models;
 use crate::runtime::aside;
@@ -189,9 +189,10 @@ impl StageHost {
                     }
                     let name = name();
                     tracing::warn!("{name} sent wrong bytes of a model; they are downloaded from elsewhere");
-                    self.membership()
-                        .peers()
-                        .notice(peer, format!("{name} sent wrong bytes of a model; they are downloaded from elsewhere."));
+                    self.membership().peers().notice(
+                        peer,
+                        format!("{name} sent wrong bytes of a model; they are downloaded from elsewhere."),
+                    );
                     return Ok(());
                 }
                 Err(SourceFailure::Disk(error)) => return Err(error),
@@ -247,7 +248,9 @@ impl StageHost {
                     }
                 }
                 TransferMessage::End => return Ok(()),
-                TransferMessage::Manifest(_) | TransferMessage::Nothing => return Err(gone("it does not have the model".to_owned())),
+                TransferMessage::Manifest(_) | TransferMessage::Nothing => {
+                    return Err(gone("it does not have the model".to_owned()));
+                }
             }
         }
     }

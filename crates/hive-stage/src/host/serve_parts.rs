@@ -12,7 +12,7 @@ use hive_worker::Raw;
 
 use super::StageHost;
 use crate::fetching::held::{Held, is_weights};
-use crate::fetching::message::{TransferMessage, PIECE_BYTES};
+use crate::fetching::message::{PIECE_BYTES, TransferMessage};
 use crate::models;
 use crate::runtime::aside;
 

@@ -1,8 +1,8 @@
-//! The log of what a stage has sent in a session, to replay it to whoever takes over the next stage.
+//! The log of a stage's output in a session, to replay it to the machine that takes over the next stage.
 //!
 //! It holds the hidden states of every position, contiguously, and where each frame began; for the last stage, its
 //! tokens. A replay has the frames of the first time, so that a GPU computes the same numbers from them. A receiver
-//! drops what it already has, so replaying too much is harmless, and replaying from its next position is enough.
+//! drops frames that it already has, so replaying too much is harmless, and replaying from its next position is enough.
 
 use std::ops::Range;
 

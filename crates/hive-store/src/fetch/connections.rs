@@ -18,7 +18,7 @@ use crate::error::HubError;
 use crate::hub::Hub;
 use crate::hub::request::host;
 
-/// Connections of a fetch. One brings from a distant server what its window allows; eight fill most lines.
+/// Connections of a fetch. The window limits a single one to a distant server; eight fill most lines.
 const CONNECTIONS: usize = 8;
 
 /// What all files of a fetch share.
@@ -29,10 +29,10 @@ pub(crate) struct Connections<'a> {
     permits: Semaphore,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone)]
 enum Aim {
-    /// What is missing of a range.
+    /// The missing part of a range.
     Segment(Range<u64>),
     /// The file from its start to its end.
     Whole,
@@ -43,7 +43,7 @@ impl<'a> Connections<'a> {
         Self { hub, meter, limit: options.limit.clone(), permits: Semaphore::new(CONNECTIONS) }
     }
 
-    /// Brings what is missing of these ranges, several at once. `false` if the server knows no ranges.
+    /// Downloads the missing parts of these ranges, several at once. `false` if the server knows no ranges.
     pub(crate) async fn in_ranges(
         &self,
         source: &Source<'_>,
@@ -88,7 +88,7 @@ impl<'a> Connections<'a> {
             drop(permit);
             let failure = match (ended, &aim) {
                 (Ok(()), Aim::Whole) => return Ok(()),
-                // What others brought cuts a segment in two: its rest is asked for next.
+                // Bytes written by others may cut a segment in two: its rest is requested next.
                 (Ok(()), Aim::Segment(_)) => continue,
                 (Err(End::IgnoresRanges), _) => return Err(None),
                 (Err(End::Disk(error)), _) => return Err(Some(Failure::Disk(error))),

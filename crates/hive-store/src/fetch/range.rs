@@ -13,8 +13,8 @@ use super::limit::RateLimit;
 use super::progress::Meter;
 use crate::beside::beside;
 use crate::error::HubError;
-use crate::hub::request::{Answer, Line, Question, host, silence};
 use crate::hub::failure::{RequestFailure, of_connection};
+use crate::hub::request::{Answer, Line, Question, host, silence};
 use crate::hub::{Hub, Listing, RemoteFile, total};
 
 /// Bytes collected before they are written. A killed process loses what eight connections have collected: half a

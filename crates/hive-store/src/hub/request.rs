@@ -25,7 +25,7 @@ pub(crate) struct Line {
     quiet_until: Mutex<Option<Instant>>,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Question<'a> {
     pub(crate) method: Method,
@@ -36,7 +36,7 @@ pub(crate) struct Question<'a> {
     pub(crate) model: &'a str,
     /// Repository, revision or file, for messages.
     pub(crate) what: &'a str,
-    /// Whether to stop where the hub sends us to its storage: its own headers say what is there.
+    /// Whether to stop at the hub's redirect to its storage: its own headers describe the file.
     pub(crate) stay_on_hub: bool,
 }
 
@@ -125,7 +125,7 @@ impl Line {
                 is_hub,
             };
             let failure = of_status(&asked, status, response.headers());
-            // A longer wait is an error, and whoever tries again may have a reason to.
+            // A longer wait is an error; a caller that tries again may have a reason to.
             if let RequestFailure::Transient(_, Some(wait)) = failure
                 && wait <= self.retry_policy.longest_wait
             {
@@ -195,7 +195,10 @@ fn no_hub(url: &Url, why: &str) -> RequestFailure {
 
 /// Nothing came for too long.
 pub(crate) fn silence(host: &str) -> RequestFailure {
-    RequestFailure::Transient(HubError::Interrupted { host: host.to_owned(), why: "the connection was too slow".to_owned() }, None)
+    RequestFailure::Transient(
+        HubError::Interrupted { host: host.to_owned(), why: "the connection was too slow".to_owned() },
+        None,
+    )
 }
 
 /// The machine at an address, as messages name it.

@@ -91,7 +91,8 @@ async fn a_process_that_is_killed_at_any_moment_leaves_nothing_to_do_twice() {
 #[ignore = "a_process_that_is_killed_at_any_moment_leaves_nothing_to_do_twice starts it"]
 async fn fetches_in_a_process_of_its_own() {
     let variable = |name: &str| std::env::var(name).unwrap();
-    let settings = Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), retry_policy: retry_policy(), ..Settings::default() };
+    let settings =
+        Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), retry_policy: retry_policy(), ..Settings::default() };
     let hub = Hub::new(variable("HIVE_STORE_TEST_CACHE").into(), &settings).unwrap();
     let listing = hub.find(&"owner/name".parse().unwrap()).await.unwrap();
     fetch(&hub, &listing, &FetchOptions::default()).await.unwrap();
