@@ -203,7 +203,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is restored of a window: its position and size, not whether it is open.
+/// The restored state of a window: its position and size, not whether it is open.
 fn remembered() -> tauri_plugin_window_state::StateFlags {
     use tauri_plugin_window_state::StateFlags;
     StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED

@@ -137,7 +137,7 @@ pub(crate) fn ask(app: &AppHandle) {
     }
 }
 
-/// Makes the popover as large as its text needs, and no larger than the screen; what is below can be scrolled to.
+/// Makes the popover as large as its text needs, and no larger than the screen; the rest can be scrolled to.
 pub(crate) fn size_popover(app: &AppHandle, text: f64) {
     let Some(popover) = app.get_webview_window(POPOVER) else { return };
     let screen =

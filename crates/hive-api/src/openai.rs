@@ -1,7 +1,7 @@
 //! OpenAI's API: list models and chat with them, streamed or whole.
 //!
 //! Unsupported features (several choices, log probabilities, tools) are refused by name rather than ignored: an answer
-//! that silently lacks what was requested is worse than none.
+//! that silently ignores part of a request is worse than none.
 
 mod ask;
 mod fields;

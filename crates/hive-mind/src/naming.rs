@@ -86,7 +86,7 @@ async fn name(inner: &Arc<Inner>, id: &str) {
     }
 }
 
-/// What the model says; none if it was interrupted.
+/// The model's output; none if it was interrupted.
 async fn said(inner: &Inner, request: Question) -> Option<String> {
     let mut events = inner.model().answer(request).await.ok()?.events;
     let mut said = String::new();

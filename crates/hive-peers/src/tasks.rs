@@ -31,7 +31,7 @@ impl Tasks {
         self.tracker.len()
     }
 
-    /// Ends this machine's answers early; they keep what they have so far.
+    /// Ends this machine's answers early; they keep their tokens so far.
     pub fn end_answers(&self) {
         self.answers.cancel();
     }

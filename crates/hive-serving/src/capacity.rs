@@ -67,7 +67,7 @@ impl Capacity {
             let needed_bytes = bytes(&profile, context);
             judge(machines, needed_bytes, &|shared| self.plan(&profile, needed_bytes, shared, wanted))
         };
-        // An owner who wants prompts to stay here gets other machines only for what does not fit here.
+        // An owner who wants prompts to stay here gets other machines only for models that do not fit here.
         let here = self.keeps_prompts_here.then(|| shares(&self.shares[HERE..=HERE]));
         let here = here.filter(|judged| !judged.machines.is_empty());
         let Judged { fit, machines, room_tokens, tokens_per_s } = here.unwrap_or_else(|| shares(&self.shares));
@@ -121,7 +121,7 @@ fn profile(needs: &Needs, forms: impl Iterator<Item = Form>) -> ModelProfile {
     }
 }
 
-/// What a model takes on one machine.
+/// A model's memory on one machine.
 fn bytes(profile: &ModelProfile, context: u64) -> u64 {
     let states = profile.states.iter().map(|state| state.bytes(context, 1));
     let ends = [profile.embedding_bytes, profile.head_bytes, profile.base_bytes];

@@ -1,7 +1,7 @@
 //! The models that a node has in memory for its own people and programs: it places them over the machines that are
 //! present, loads them when they are first asked for, migrates them when there is a better plan, and answers with them.
 //!
-//! [`Serving`] is the handle. `model_request` describes what is asked for; `library` lists the models on this machine's
+//! [`Serving`] is the handle. `model_request` describes a request; `library` lists the models on this machine's
 //! disk.
 //!
 //! Invariants: a model is loaded once for everybody who asks for it; a request for a model in memory waits for no other

@@ -21,7 +21,7 @@ impl Token {
         can_be_sent.then(|| Self(text.to_owned()))
     }
 
-    /// For whoever keeps it, or sends it.
+    /// For code that stores or sends it.
     pub fn secret(&self) -> &str {
         &self.0
     }

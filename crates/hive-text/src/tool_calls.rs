@@ -199,7 +199,7 @@ impl Reader {
     }
 }
 
-/// Adds text; neighbours become one, and empty ones are left out.
+/// Adds text; neighbours become one, and empty ones are dropped.
 fn push_text(pieces: &mut Vec<Piece>, text: String) {
     match pieces.last_mut() {
         _ if text.is_empty() => {}

@@ -170,7 +170,7 @@ impl Model {
         for token in resume_tokens {
             said.window_with(*token);
         }
-        // What was said is known already.
+        // Text given before is known already.
         splitter.push(&self.finish(&mut said).await?);
         Ok(splitter)
     }

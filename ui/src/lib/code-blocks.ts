@@ -1,4 +1,4 @@
-/** What the window adds to code blocks: buttons, colours, and diagrams in place of their source. */
+/** The window's additions to code blocks: buttons, colours, and diagrams in place of their source. */
 
 import { copy } from "./clipboard";
 import { words } from "./words";

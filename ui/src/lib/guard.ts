@@ -59,7 +59,7 @@ function sent(event: SubmitEvent): void {
   event.preventDefault();
 }
 
-/** Guards the page until what it returns is called. */
+/** Guards the page until the returned function is called. */
 export function guard(): () => void {
   const stop = new AbortController();
   const first = { capture: true, signal: stop.signal };

@@ -50,7 +50,7 @@ function shapeOf(token: Token): Shape | undefined {
   return token.type === "table" ? table(token as Tokens.Table) : undefined;
 }
 
-/** Replaces what differs; false if the element does not hold what it should. */
+/** Replaces the differing parts; false if the element's contents are not as expected. */
 function patch(body: HTMLElement, before: Shape, after: Shape): boolean {
   const place = after.place(body);
   if (!place || place.childElementCount !== before.parts.length) return false;

@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// Observes this machine and announces what has changed.
+    /// Observes this machine and announces changes.
     pub(super) fn look(&self) {
         let host = hive_host::this();
         let Owner { share, memory_cap, policy, .. } = &self.inner.owner;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, NotKept};
 
-/// What an approved machine may do, and its limits.
+/// The rights of an approved machine, and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rights {

@@ -160,7 +160,7 @@ impl Sightings {
         self.dialled.remove(&peer);
     }
 
-    /// Merges a record into what is known of a machine.
+    /// Merges an announcement into the record of a machine.
     fn note(&mut self, peer: PeerId, record: String, named: Vec<SocketAddr>) -> News {
         let Some(sighted) = self.machines.get_mut(&peer) else { return News::Nothing };
         if !sighted.records.contains(&record) && sighted.records.len() < RECORDS {

@@ -32,7 +32,7 @@ fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) 
 
 /// Starts an answer, which runs as soon as the stages have room for it. Its events arrive on the receiver.
 pub(crate) async fn start(mut answer: Answer) -> Result<mpsc::Receiver<Event>, TextError> {
-    // The text of the resume tokens was shown before, except for what was held back.
+    // The text of the resume tokens was shown before, except for text that was held back.
     for token in answer.tokens.clone() {
         let piece = answer.ring.model().push(&mut answer.detokenizer, token).await?;
         answer.watch(&piece);

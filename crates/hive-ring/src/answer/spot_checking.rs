@@ -32,7 +32,7 @@ impl Answer {
         });
     }
 
-    /// Takes the result of a spot check; returns what the reader of the answer should know.
+    /// Handles the result of a spot check; returns a message for the reader, if there is one.
     pub(super) fn spot_checked(&mut self, checked: Result<(Spot, Found), tokio::task::JoinError>) -> Option<String> {
         let Ok((spot, found)) = checked else { return None };
         self.ring.spot_check_done(found != Found::Unfinished);

@@ -34,7 +34,7 @@ pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
     StageSpec { source, layers: planned.layers.clone(), compute, threads, bytes: planned.bytes(), standby: false }
 }
 
-/// Has every machine fetch what it lacks of the layers that it is to hold.
+/// Has every machine fetch its missing layers.
 pub(super) async fn fetch(
     host: &StageHost,
     plan: &Plan,

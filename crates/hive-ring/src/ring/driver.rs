@@ -35,7 +35,7 @@ use super::state::{Health, State};
 use super::{Inner, Ring};
 use tasks::{Finished, Product};
 
-/// The failover of one ring, with what it needs.
+/// The failover of one ring, with its resources.
 pub(super) struct Driver {
     ring: Weak<Inner>,
     /// The same, while a task is under way.
@@ -182,7 +182,7 @@ impl Driver {
         }
     }
 
-    /// Stops the failover. Whoever unloads the ring waits until stages on their way are unloaded.
+    /// Stops the failover. Unloading the ring waits until stages that are being loaded are unloaded.
     async fn withdraw(&mut self, ring: &Ring, actions: Vec<Action<PeerId>>) {
         let mut unloads = Vec::new();
         for action in actions {

@@ -70,7 +70,7 @@ pub(super) struct Actor {
     sessions: HashMap<u128, Open>,
     /// The number of sessions being computed, shared with the handles.
     busy: Arc<AtomicUsize>,
-    /// What is computed here, for the audit log.
+    /// This stage's work, for the audit log.
     usage: Arc<Usage>,
     /// Memory on this node for all sessions, in bytes.
     held_bytes: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Rows that are recomputed for comparison, in sessions of their own. The results go only to whoever asked.
+//! Rows that are recomputed for comparison, in sessions of their own. The results go only to the machine that asked.
 
 use std::collections::HashMap;
 

@@ -207,7 +207,7 @@ mod tests {
         let first_time = [(0, 256, false), (256, 40, true), (296, 1, true), (297, 1, true)];
         assert_eq!(shape(&sent.replay(replay(0, 295))), first_time, "no token is known yet");
         assert_eq!(shape(&sent.replay(replay(270, 297))), [(270, 26, false), (296, 1, false), (297, 1, true)]);
-        // Also after it was handed over, and from whoever took over.
+        // Also after it was handed over, and from the machine that took over.
         let mut carried = Sent::default();
         for frame in sent.all(7) {
             carried.note(&frame);

@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(partial.missing(), [1..SEGMENT, SEGMENT + 3..2 * SEGMENT]);
         assert_eq!(partial.done(), 9);
         assert_eq!(*partial.front().borrow(), 1);
-        // Only what is new is written, across segments too.
+        // Only new bytes are written, across segments too.
         assert_eq!(partial.write(SEGMENT + 1, b"??!").unwrap(), 1);
         assert!(partial.write(2, b"gap").is_err());
         assert!(partial.write(SIZE, b"behind").is_err());

@@ -32,7 +32,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What it means for a fetch of this file, with `needed` bytes to come.
+    /// The error of a fetch of this file, with `needed` bytes to come.
     pub(crate) fn of(self, hub: &Hub, file: &FileName, place: Place<'_>, needed: u64) -> FetchError {
         match self {
             Self::Hub(error) => error.into(),
@@ -51,7 +51,7 @@ impl Place<'_> {
         if needed > free { Err(self.full(needed, free)) } else { Ok(()) }
     }
 
-    /// What an error of the file system means, with `needed` bytes to come.
+    /// The error for an error of the file system, with `needed` bytes to come.
     pub(crate) fn error(self, needed: u64, error: &io::Error) -> FetchError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -1,4 +1,4 @@
-//! What a fetch tells its caller while it runs.
+//! The events of a running fetch.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

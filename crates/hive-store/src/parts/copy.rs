@@ -53,7 +53,7 @@ struct Shared {
     confirming: AtomicU64,
 }
 
-/// Keeps a copy from making room for others, in this process. Whoever computes with it, or fetches into it, holds this.
+/// Protects a copy from eviction, in this process. Held while it is computed with or fetched into.
 #[derive(Debug)]
 pub struct InUse {
     copy: PartCopy,

@@ -44,7 +44,7 @@ pub(super) struct Kept {
 /// The copies, by their places in the list, that have to go for `needed` bytes; none if these fit as it is.
 pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<usize>, NoRoom> {
     let Space { free, cap } = space;
-    // What others are bringing is as good as written.
+    // Bytes that other fetches have reserved count as written.
     let pending: u64 = kept.iter().map(|copy| copy.pending).sum();
     let to_come = needed.saturating_add(pending);
     let Some(cap) = cap else {

@@ -3,7 +3,7 @@
 use hive_text::template::TemplateError;
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a model's text.
+/// An error of a model's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextFault {
     /// The file does not exist.

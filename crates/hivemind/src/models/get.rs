@@ -60,7 +60,7 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
     Ok(())
 }
 
-/// What a person or a program sees of a fetch.
+/// The output of a fetch for a person or a program.
 struct Shown {
     name: String,
     kind: Kind,

@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_it_was_given_something_else_gets_nobody_blamed() {
-        // The stage sent what is right, and the machine after it says otherwise.
+        // The stage sent the right rows, and the machine after it says otherwise.
         let seen = Evidence { used: WRONG, claimed: Some(RIGHT), third: Some(RIGHT), ..evidence() };
         assert_eq!(seen.judge(), Verdict::Contradiction);
         assert_eq!(Evidence { replica_here: true, ..seen }.judge(), Verdict::Contradiction);
