@@ -126,7 +126,7 @@ fn a_model_in_memory_answers_while_another_is_loaded_and_a_node_that_ends_waits_
     // Nobody waits for it any more: it is no longer on its way.
     load.kill().unwrap();
     load.wait().unwrap();
-    patiently("it is given up", || ann.json(&lab, &["status"])["loading"].is_null());
+    patiently("it is cancelled", || ann.json(&lab, &["status"])["loading"].is_null());
     patiently("its worker is gone", || ann.workers() == first);
 
     let mut load = ann.command(&lab, &["models", "load", another.to_str().unwrap()]).spawn().unwrap();

@@ -144,15 +144,15 @@ impl StageHost {
         let is_main = before.as_ref().is_some_and(|known| known.revision.as_deref() == Some(MAIN));
         let was_public = before.as_ref().is_some_and(|known| known.is_public);
         let _confirming = if is_confirmed { None } else { Some(aside(|| copy.confirming())) };
-        let brought = Brought::default();
+        let hub_ranges = HubRanges::default();
         let fetch = async |wanted: Vec<(FileName, Range<u64>)>| {
             if !is_confirmed {
                 // The bytes here may be another machine's, and may not belong to this model.
-                aside(|| brought.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
+                aside(|| hub_ranges.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
             }
             let options = FetchOptions { limit: self.inner.fetching.hub_limit().clone(), ..FetchOptions::default() };
             let fetched = fetch_parts(&hub, &listing, &copy, &wanted, &options).await;
-            brought.add(wanted);
+            hub_ranges.add(wanted);
             fetched.map_err(FetchFailure::other)
         };
         let files = || manifest.files.iter();
@@ -187,7 +187,7 @@ impl StageHost {
             if before.is_none_or(|before| before.digest != now.card().digest) {
                 tracing::debug!("the bytes of {name} that were here are not the hub's");
                 let all: Vec<_> = manifest.files.iter().map(|file| (file.name.clone(), 0..file.bytes)).collect();
-                aside(|| brought.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
+                aside(|| hub_ranges.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
             }
         }
         let revision = if is_main { MAIN } else { name.revision() };
@@ -198,19 +198,19 @@ impl StageHost {
 
 /// The ranges that came from the hub itself.
 #[derive(Default)]
-struct Brought(Mutex<Vec<(FileName, Range<u64>)>>);
+struct HubRanges(Mutex<Vec<(FileName, Range<u64>)>>);
 
-impl Brought {
+impl HubRanges {
     fn add(&self, ranges: Vec<(FileName, Range<u64>)>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
     }
 
     /// Discards bytes in these ranges that came from elsewhere.
     fn forget_others(&self, copy: &PartCopy, ranges: &[(FileName, Range<u64>)]) -> std::io::Result<()> {
-        let brought = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hub_ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (file, range) in ranges {
             let size = copy.manifest().size_of(file).unwrap_or(0);
-            let own = brought.iter().filter(|(of, _)| of == file).map(|(_, range)| range.clone());
+            let own = hub_ranges.iter().filter(|(of, _)| of == file).map(|(_, range)| range.clone());
             let [own, range] = [whole_blocks(own, size), whole_blocks(std::iter::once(range.clone()), size)];
             for range in range.into_iter().flat_map(|range| uncovered(range, &own)) {
                 if !copy.present(file, range.clone()).is_empty() {

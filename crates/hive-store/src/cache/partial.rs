@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::lock::Lock;
 
-/// Bytes that one request asks for. A connection of 10 MB/s brings it in 3 s, which hides the request's own time.
+/// Bytes that one request asks for. A connection of 10 MB/s delivers it in 3 s, which hides the request's own time.
 pub(crate) const SEGMENT: u64 = 32 << 20;
 /// Marks the counts behind the contents, and their form.
 const MAGIC: &[u8; 16] = b"hivemind part 1\n";

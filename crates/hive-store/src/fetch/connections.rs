@@ -52,8 +52,8 @@ impl<'a> Connections<'a> {
     ) -> Result<bool, Failure> {
         let aims = segments.into_iter().map(Aim::Segment);
         let mut all: FuturesUnordered<_> = aims.map(|aim| self.persist(source, to, aim)).collect();
-        while let Some(brought) = all.next().await {
-            match brought {
+        while let Some(outcome) = all.next().await {
+            match outcome {
                 Ok(()) => {}
                 Err(None) => return Ok(false),
                 Err(Some(failure)) => return Err(failure),
@@ -66,11 +66,11 @@ impl<'a> Connections<'a> {
     pub(crate) async fn in_one(&self, source: &Source<'_>, to: &Arc<dyn Target>) -> Result<(), Failure> {
         let no_hub =
             || HubError::NotAHub { host: host(&source.address), why: "its answers contradict each other".to_owned() };
-        let brought = self.persist(source, to, Aim::Whole).await;
-        brought.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
+        let outcome = self.persist(source, to, Aim::Whole).await;
+        outcome.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
     }
 
-    /// Repeats an attempt until it succeeds, or several in a row bring nothing. `None` if the server knows no ranges.
+    /// Repeats an attempt until it succeeds, or several in a row make no progress. `None` if the server knows no ranges.
     async fn persist(&self, source: &Source<'_>, to: &Arc<dyn Target>, aim: Aim) -> Result<(), Option<Failure>> {
         let sink = Sink { to, meter: self.meter, limit: &self.limit };
         let mut backoff = Backoff::new(self.hub.line().retry_policy());

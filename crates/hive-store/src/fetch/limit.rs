@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// How far ahead of the limit bytes may come: one write of each connection, without a pause between.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The most bytes per second that fetches bring together; no limit unless set. Clones are one limit.
+/// The most bytes per second of all fetches together; no limit unless set. Clones are one limit.
 ///
 /// A token bucket: a caller that takes more than it holds waits until it is refilled.
 #[derive(Debug, Clone, Default)]

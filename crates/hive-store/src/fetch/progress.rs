@@ -42,7 +42,7 @@ pub enum Event {
 pub struct Progress {
     /// Bytes that are there, those from earlier included. Decreases only when a damaged file starts over.
     pub bytes_done: u64,
-    /// Bytes that this fetch has brought, which tell its rate.
+    /// Bytes that this fetch has downloaded, for its rate.
     pub bytes_received: u64,
     /// Bytes of the whole model.
     pub bytes_total: u64,

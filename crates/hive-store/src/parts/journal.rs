@@ -22,7 +22,7 @@ use super::file::PartFile;
 use super::manifest::Manifest;
 use crate::file_name::FileName;
 
-/// Bytes of a region: making each durable takes a disk less than it takes a line to bring it.
+/// Bytes of a region: making each durable takes a disk less time than a line takes to deliver it.
 const REGION: u64 = 64 << 20;
 /// Regions noted at most, but for those of one write: a gigabyte. Eight connections write to eight at once.
 const MOST: usize = 16;
