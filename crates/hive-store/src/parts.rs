@@ -87,7 +87,8 @@ impl PartStore {
     }
 
     /// Deletes a copy.
-    ///Processes that have its files open or mapped keep the contents; for all others they are gone.
+    ///
+    /// Processes that have its files open or mapped keep the contents; for all others they are gone.
     pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
         self.check_ours(copy)?;
         copy.delete()
