@@ -485,7 +485,7 @@ def failover(given, _peer):
             of = done[kind]
             row(name(*kind), of["answers"], len(of["other"]), " ".join(map(str, sorted(of["other"]))) or None, len(of["broken"]), both(of["pauses"]), both(of["after"]), of["late"])
         row("nothing killed, asked again", again[1], again[0], *[None] * 5)
-        row("nothing killed, prompt read anew", fresh[1], fresh[0], *[None] * 5)
+        row("nothing killed, prompt computed again", fresh[1], fresh[0], *[None] * 5)
         distinct = [len(set(tokens)) for answers in undisturbed.values() for tokens in answers]
         print(f"prompts not read again but found in memory: {reused[0]} of {reused[1]} with a kill, all of those asked again with nothing killed")
         if distinct:

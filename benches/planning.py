@@ -59,7 +59,7 @@ class Machine(joining.Node):
         self.group.mkdir(exist_ok=True)
         (self.group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
         (self.group / "cpu.cfs_quota_us").write_text(str(int(PERIOD_US * share)))
-        # It measures itself anew, with what it has now.
+        # It measures itself again, with the new limits.
         self.stop()
         (self.folder / "speed.json").unlink(missing_ok=True)
         self.start()
@@ -125,7 +125,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--set-ups", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--skip", type=int, default=0, help="leave out this many of the set-ups, to go on with a series")
+    arguments.add_argument("--skip", type=int, default=0, help="leave out this many of the set-ups, to continue a series")
     parser, arguments = arguments, arguments.parse_args()
     if 0 < arguments.set_ups <= arguments.skip:
         parser.error("--skip leaves none of --set-ups")

@@ -303,7 +303,7 @@ fn a_programs_stream_ends_when_its_token_is_revoked() {
     node.json(&["tokens", "remove", "writer"]);
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(rest.iter().any(|line| line.contains("\"code\":\"revoked\"")), "{:?}", rest.last());
-    assert!(!rest.iter().any(|line| line.contains("\"finish_reason\":\"length\"")), "it went on to its end");
+    assert!(!rest.iter().any(|line| line.contains("\"finish_reason\":\"length\"")), "it ran to its end");
 }
 
 #[test]

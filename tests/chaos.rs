@@ -18,7 +18,7 @@ use serde_json::Value;
 
 /// Runs of the quick form: each kind of trouble once.
 const RUNS: usize = 10;
-/// An answer takes seconds, mending some more.
+/// An answer takes seconds, a failover some more.
 const TEST_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A sequence that its seed determines: `SplitMix64`.

@@ -1,5 +1,6 @@
 //! Models unlike Llama through the whole product. One has a state that cannot be shortened: the same answer on any number
-//! of stages, with machines that die on the way, and in a conversation that goes on from a checkpoint. One may not be cut
+//! of stages, with machines that die on the way, and in a conversation that continues from a checkpoint. One may not be
+//! cut
 //! everywhere.
 //!
 //! They are a tiny Qwen 3.5 and a tiny Gemma 4 of random numbers, so they say nothing; that they say what mlx-lm would is
@@ -143,7 +144,7 @@ fn a_conversation_with_a_recurrent_model_goes_on_from_a_checkpoint() {
     let answers = both("1");
     let cached = answers[1]["cached_tokens"].as_u64().unwrap();
     let first = answers[0]["prompt_tokens"].as_u64().unwrap();
-    // The words that opened the first answer are gone from the second prompt: it goes on from shortly before them.
+    // The words that opened the first answer are gone from the second prompt: it continues from shortly before them.
     assert!(cached + 16 >= first - 6 && cached < first, "{cached} of {first} tokens: {}", answers[1]);
     for stages in ["2", "3"] {
         let again = both(stages);

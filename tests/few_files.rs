@@ -1,4 +1,4 @@
-//! A node that may open few files says so where it cannot go on, and goes on when it may.
+//! A node that may open few files says so where it must stop, and continues when it may open more.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use common::loopback::Node;
 
 const ASK: [&str; 3] = ["chat", "--prompt", "What is the capital of France?"];
 
-/// A node in a process that may have so many files open now, and at most.
+/// A node in a process with these limits on open files: now, and at most.
 fn node(home: &std::path::Path, now: u32, most: u32) -> Node {
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={now}:{most}")).arg(env!("CARGO_BIN_EXE_hivemind"));
@@ -41,7 +41,7 @@ fn a_node_with_few_files_says_what_it_lacks_and_answers_when_it_has_them() {
     let free = (0..4096).filter(|number| !open.contains(number));
     allow(free.take(4).last().unwrap() + 1);
     ann.refused(&ASK, None, "Too many open files (os error 24); close other programs");
-    // What needs no more files goes on.
+    // Work that needs no more files continues.
     assert_eq!(ann.run(&["status"], None).0, 0);
     allow(4096);
     assert_eq!(ann.json(&ASK, None)["text"], "The capital of France is Paris.");

@@ -1,4 +1,4 @@
-//! `hivemind models get` against a stand-in hub: a model by name, stopped and gone on with, and then chatted with.
+//! `hivemind models get` against a stand-in hub: a model by name, stopped and resumed, and then chatted with.
 
 #![allow(
     clippy::unwrap_used,

@@ -100,7 +100,7 @@ fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
     let said = host.json(&["allow", "guest", "--prompts", "off", "--memory-limit", "4GiB"], None);
     assert_eq!(said, serde_json::json!({ "memory": true, "prompts": false, "memory_limit_bytes": 4u64 << 30 }));
     assert_eq!(rights(), said);
-    host.refused(&asked, None, "only host can take a part: guest left out: it may not see prompts");
+    host.refused(&asked, None, "only host can take a part: guest is not used: it may not see this machine's prompts");
     assert!(host.run(&["peers"], None).1.contains("may not see prompts, at most"));
     // Its own questions may come here as before.
     assert_eq!(guest.json(&asked, None)["text"], "The capital of France is Paris.");

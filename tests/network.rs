@@ -109,9 +109,9 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     let mut first = [0; 1];
     chat.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     bob.run(&lab, &["remove", "ann"]);
-    // The machine that is out has nothing of the answer any more; the answer goes on without it.
+    // The machine that is out has nothing of the answer any more; the answer continues without it.
     patiently("bob's part is gone", || bob.workers().is_empty());
-    patiently("the answer goes on", || {
+    patiently("the answer continues", || {
         let status = ann.json(&lab, &["status"]);
         let stages = status["model"]["stages"].as_array();
         stages.is_some_and(|stages| stages.iter().all(|stage| stage["node"] == "ann"))
@@ -119,7 +119,7 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     chat.kill().unwrap();
     let output = chat.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("going on without it"), "{stderr}");
+    assert!(stderr.contains("continuing without it"), "{stderr}");
     let why = || ann.peer(&lab, "bob").unwrap()["why"].as_str().unwrap_or_default().to_owned();
     ann.wait_for(&lab, "bob", "unreachable");
     patiently("ann learns why", || why().contains("has not approved"));

@@ -43,7 +43,7 @@ fn a_limit_on_what_is_sent_counts_as_soon_as_it_is_written() {
     let limited = read(format!("2 {words}"));
     // At one megabit a second they take 2.8 s, whatever else the machine does.
     assert!(limited.as_secs_f64() > free.as_secs_f64() + 1.5, "{limited:?} with the limit, {free:?} without");
-    // A typo is not taken for a setting, and what counted goes on counting.
+    // A typo is not taken for a setting, and the previous settings still count.
     std::fs::write(ann.folder.join("config.toml"), "bandwith = 2\n").unwrap();
     patiently("the typo is noticed", || ann.log().contains("the settings stay as they were"));
     assert_eq!(ann.json(&lab, &["status"])["profile"]["sends_bits_per_s"], 1_000_000);
@@ -126,7 +126,7 @@ fn a_model_in_memory_answers_while_another_is_loaded_and_a_node_that_ends_waits_
     // Nobody waits for it any more: it is no longer on its way.
     load.kill().unwrap();
     load.wait().unwrap();
-    patiently("it is given up", || ann.json(&lab, &["status"])["loading"].is_null());
+    patiently("it is cancelled", || ann.json(&lab, &["status"])["loading"].is_null());
     patiently("its worker is gone", || ann.workers() == first);
 
     let mut load = ann.command(&lab, &["models", "load", another.to_str().unwrap()]).spawn().unwrap();

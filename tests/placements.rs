@@ -64,7 +64,7 @@ fn on_disk(host: &Host) -> Value {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Until the file says that so many models are in memory.
+/// Until the file lists this many models in memory.
 #[track_caller]
 fn wait_for_file(host: &Host, models: usize) {
     patiently("it is on disk", || on_disk(host)["in_memory"].as_array().is_some_and(|list| list.len() == models));
@@ -149,7 +149,7 @@ fn a_model_whose_machine_does_not_come_back_is_placed_with_those_that_are_here()
     let answer = ask(&ann, &lab);
     assert_eq!((answer["text"].as_str(), stages(&answer["stages"])), (Some(ANSWER), placed(&[("ann", [0, 30])])));
     let reasons = ann.json(&lab, &["plan"])["reasons"].to_string();
-    assert!(reasons.contains("The plan made by hand cannot be followed now: bob is not here"), "{reasons}");
+    assert!(reasons.contains("The manual plan cannot be followed now: bob is not here"), "{reasons}");
     // And what was wanted is done when it can be again.
     bob.start(&lab);
     ann.wait_for(&lab, "bob", "approved");
@@ -171,7 +171,7 @@ fn a_model_is_placed_by_hand_until_it_is_unloaded() {
     assert_eq!(in_memory(&ann, &lab), wanted);
     let answer = ask(&ann, &lab);
     assert_eq!((answer["text"].as_str(), stages(&answer["stages"])), (Some(ANSWER), wanted.clone()));
-    assert!(ann.run(&lab, &["plan"]).contains("It was placed by hand"));
+    assert!(ann.run(&lab, &["plan"]).contains("Placed manually"));
     // Another plan, while it is loaded; the machine may be renamed.
     ann.run(&lab, &["rename", "bob", "Attic"]);
     let turned = plan_file(&lab.scratch(), &[("Attic", [0, 12]), ("ann", [12, 30])]);
@@ -185,7 +185,7 @@ fn a_model_is_placed_by_hand_until_it_is_unloaded() {
     patiently("it shares", || ann.peer(&lab, "Attic").unwrap()["profile"]["sharing"] == true);
     assert_eq!(stages(&ask(&ann, &lab)["stages"]), placed(&[("Attic", [0, 12]), ("ann", [12, 30])]));
     ann.run(&lab, &["models", "unload", STARTER]);
-    assert!(!ann.run(&lab, &["plan"]).contains("by hand"));
+    assert!(!ann.run(&lab, &["plan"]).contains("manual"));
     assert_eq!(stages(&ask(&ann, &lab)["stages"]).len(), 1);
     drop(bob);
 }
@@ -316,7 +316,7 @@ fn a_plan_that_cannot_be_is_refused_before_anything_is_loaded() {
     refused(&text, "missing field `node`");
     refused(&scratch.join("nowhere.json"), "cannot read");
     assert_eq!(in_memory(&ann, &lab), []);
-    assert!(!ann.run(&lab, &["plan"]).contains("by hand"), "a refused plan is not kept");
+    assert!(!ann.run(&lab, &["plan"]).contains("manual"), "a refused plan is not kept");
 }
 
 #[test]

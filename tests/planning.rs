@@ -28,7 +28,7 @@ const LATE_WEIGHTS_AT: u64 = 71_765_056 + 100_000;
 /// Where the norm of its first layer begins, which belongs to that.
 const FIRST_NORM_AT: u64 = 31_866_688;
 
-/// Has a host claim to be so many times as fast as it was measured.
+/// Has a host claim to be this many times as fast as it was measured.
 fn claim(lab: &Lab, host: &mut Host, times: f64) {
     host.claim(lab, |speed| {
         for key in ["bytes_per_s", "decode_tokens_per_s", "prefill_tokens_per_s"] {
@@ -63,9 +63,9 @@ fn a_machine_that_computes_nonsense_is_named_replaced_and_left_out() {
     assert_eq!(answer["text"], "The capital of France is Paris.");
     assert_eq!(holders(&answer), ["ann", "ann"]);
     let (_, plan, _) = ann.try_run(&lab, &["plan"]);
-    assert!(plan.contains("bob left out for 1 min: its stages failed"), "{plan}");
+    assert!(plan.contains("bob is quarantined for 1 min: its stages failed"), "{plan}");
     let (code, _, refusal) = ann.try_run(&lab, &["chat", "--prompt", "x", "--stages", "2"]);
-    let words = "only ann can take a part: bob left out for 1 min: its stages failed";
+    let words = "only ann can take a part: bob is quarantined for 1 min: its stages failed";
     assert!(code == 1 && refusal.contains(words), "{refusal}");
 }
 
@@ -91,7 +91,7 @@ fn a_machine_with_another_model_of_the_same_name_is_named_and_passed_over() {
         (Some("The capital of France is Paris."), vec!["ann".to_owned()])
     );
     let plan = ann.run(&lab, &["plan"]);
-    assert!(!plan.contains("left out"), "it did nothing wrong: {plan}");
+    assert!(!plan.contains("quarantined"), "it did nothing wrong: {plan}");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_machine_that_is_slower_than_it_says_is_planned_with_as_it_was_seen() {
     patiently("what was seen counts", || {
         let plan = ann.json(&lab, &["plan"]);
         let reasons = plan["reasons"].to_string();
-        plan["decode_tokens_per_s"].as_f64().unwrap() < believed * 0.8 && reasons.contains("bob counts as slower")
+        plan["decode_tokens_per_s"].as_f64().unwrap() < believed * 0.8 && reasons.contains("bob is planned at")
     });
 }
 

@@ -103,7 +103,7 @@ fn a_machine_without_the_model_is_named_with_what_to_do_and_used_for_others() {
     });
     // It has done nothing wrong: what it has, it computes.
     assert_eq!(answered(&alpha, &lab, "SmolLM2-135M-Instruct.Q4_1"), by_both());
-    assert!(!alpha.run(&lab, &["plan"]).contains("left out for"), "{}", alpha.run(&lab, &["plan"]));
+    assert!(!alpha.run(&lab, &["plan"]).contains("quarantined for"), "{}", alpha.run(&lab, &["plan"]));
 
     // There under another name, it is the same model.
     write_model(&in_cache(&cache_of(&lab, "beta"), "else/where", "model.gguf"), 1);
@@ -125,7 +125,7 @@ fn a_copy_that_differs_is_said_to_differ() {
             && refusal.contains("differs")
     });
     assert!(alpha.run(&lab, &["plan", "owner/name"]).contains("differs from yours"));
-    assert!(!alpha.run(&lab, &["plan"]).contains("left out for"));
+    assert!(!alpha.run(&lab, &["plan"]).contains("quarantined for"));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn an_answer_that_its_nodes_end_breaks_off_says_so_with_what_there_is() {
     assert_eq!(node.wait(), Some(0));
     assert!(stopped.elapsed() < LIMIT, "{:?}", stopped.elapsed());
 
-    // With what it was told, the answer goes on when the node is back.
+    // With the tokens it was told, the answer continues when the node is back.
     drop(node);
     let node = Node::start(home.path(), "ann");
     let said = error["error"]["hivemind"]["tokens"].clone();

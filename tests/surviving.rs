@@ -76,7 +76,7 @@ fn give_300_mb(lab: &Lab, hosts: &[&Host]) {
     }
 }
 
-/// Waits until an answer that was just asked for has some tokens; it goes on for many more.
+/// Waits until an answer that was just asked for has some tokens; many more follow.
 fn under_way(lab: &Lab, asker: &Host) {
     let answered = || asker.json(lab, &["status"])["answered_tokens"].as_u64().unwrap();
     let before = answered();
@@ -160,7 +160,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
             host.workers().len() == held.into_iter().flatten().filter(|stage| stage["node"] == name).count()
         });
     }
-    // Two machines go at once: the last one goes on alone.
+    // Two machines go at once: the last one continues alone.
     let child = ask(&[]).spawn().unwrap();
     under_way(&lab, &ann);
     kill(bob.process());
@@ -214,7 +214,7 @@ fn two_coordinators_that_think_each_other_dead_both_finish_their_answers() {
     for (host, other) in [(&ann, "cat"), (&cat, "ann")] {
         host.wait_for(&lab, other, "approved");
         let plan = host.json(&lab, &["plan"]);
-        assert!(!plan["reasons"].to_string().contains("left out for"), "nobody did anything wrong: {plan}");
+        assert!(!plan["reasons"].to_string().contains("quarantined for"), "nobody did anything wrong: {plan}");
     }
     // Nothing is left of what either had on the other.
     for host in [&ann, &bob, &cat] {
@@ -263,7 +263,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
         ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
     });
 
-    // It gives less memory than its layers take: they move, and it goes on sharing what it does give.
+    // It gives less memory than its layers take: they move, and it keeps sharing the rest.
     let child = ask();
     under_way(&lab, &ann);
     assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 21.0 MB");
@@ -323,7 +323,7 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
     patiently("the copy yields, and the stage stays", || ann.workers().len() == 1);
 }
 
-/// Two answers in one process, so that the second goes on with what the first has computed.
+/// Two answers in one process, so that the second reuses the first one's cache.
 fn two_turns(lab: &Lab, host: &Host, between: impl Fn(&serde_json::Value)) -> [serde_json::Value; 2] {
     let turns = ["Tell me of bees in a few words.", "And of wasps?"];
     let fixed = ["chat", "--lines", "--temperature", "0", "--max-tokens", "40", "--json"];
@@ -378,7 +378,7 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
     let bob = std::cell::RefCell::new(&mut bob);
     let [first, second] = two_turns(&lab, &ann, |_| {
         bob.borrow_mut().kill();
-        // Mended though nobody asks: the conversation may go on.
+        // It fails over without a question: the conversation may continue.
         patiently("another machine has its layers", || {
             ann.json(&lab, &["status"])["model"]["stages"][1]["node"] == "cat"
         });
@@ -389,8 +389,8 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
     assert!(second["cached_tokens"].as_u64().unwrap() > 40, "{second} {}", ann.log());
     assert_eq!(second["cached_tokens"], undisturbed["cached_tokens"], "{second} {}", ann.log());
     assert_eq!(second["tokens"], undisturbed["tokens"]);
-    let mended = ann.log().matches("a model is being mended").count();
-    assert_eq!(mended, 1, "the second turn had to be helped: {}", ann.log());
+    let failovers = ann.log().matches("a model is failing over").count();
+    assert_eq!(failovers, 1, "the second turn had to be helped: {}", ann.log());
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
     let (lab, [ann, bob]) = in_one_swarm(["ann", "bob"]);
     let whole = ann.ask(&lab, common::LONG, 20, 2);
     // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
-    // placed anew.
+    // placed again.
     let first = bob.workers();
     // Less than either of the two stages takes.
     ann.run(&lab, &["share", "--memory", "165MB"]);
@@ -415,7 +415,7 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
     assert_eq!(split["stages"].as_array().unwrap().len(), 2, "{split}");
     assert!(!bob.workers().contains(&in_vain), "what nobody waits for is still there");
     let plan = ann.json(&lab, &["plan"]);
-    assert!(!plan["reasons"].to_string().contains("left out"), "bob did nothing wrong: {plan} {}", ann.log());
+    assert!(!plan["reasons"].to_string().contains("quarantined"), "bob did nothing wrong: {plan} {}", ann.log());
 }
 
 #[test]

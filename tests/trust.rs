@@ -84,7 +84,7 @@ fn answered(lab: &Lab, asker: &Host) -> u64 {
     asker.json(lab, &["status"])["answered_tokens"].as_u64().unwrap()
 }
 
-/// Waits until an answer that was just asked for has some tokens; it goes on for many more.
+/// Waits until an answer that was just asked for has some tokens; many more follow.
 fn under_way(lab: &Lab, asker: &Host) {
     let before = answered(lab, asker);
     patiently("an answer comes", || answered(lab, asker) >= before + 10);
@@ -112,10 +112,10 @@ fn a_worker_that_hangs_is_noticed_and_replaced_within_seconds() {
         let stopped = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
         let before = answered(&lab, &ann);
-        patiently("the answer goes on", || answered(&lab, &ann) > before);
+        patiently("the answer continues", || answered(&lab, &ann) > before);
         let noticed = stopped.elapsed();
         let answer = whole(child);
-        println!("{}: gone on after {noticed:.1?}, ended on {}", host.machine, answer["stages"]);
+        println!("{}: continued after {noticed:.1?}, ended on {}", host.machine, answer["stages"]);
         assert_eq!(answer["tokens"], undisturbed["tokens"], "{}", host.machine);
         // Patience of three seconds, half of that for the check, and a load; twice as much where the machine is busy.
         assert!(noticed < Duration::from_secs(15), "noticed after {noticed:.1?}");
@@ -156,7 +156,7 @@ fn an_honest_machine_under_load_is_not_blamed() {
         assert_eq!(answer["tokens"], undisturbed["tokens"]);
     }
     let log = ann.log();
-    assert!(!log.contains("is being mended") && !log.contains("is given up"), "{log}");
+    assert!(!log.contains("is failing over") && !log.contains("is abandoned"), "{log}");
 }
 
 /// Loads the model on the first two machines, and waits for the copy of what the second has.
@@ -175,12 +175,12 @@ fn only_for_copies(lab: &Lab, ann: &Host, cat: &Host) {
     patiently("it is known", || ann.peer(lab, "cat").unwrap()["profile"]["cap_bytes"] == 300_000_000);
 }
 
-/// Has a long answer computed until a machine is left out for wrong numbers; gives the tokens that it took.
+/// Has a long answer computed until a machine is quarantined for wrong numbers; returns the tokens until then.
 fn tokens_until_caught(lab: &Lab, asker: &Host, liar: &str) -> u64 {
     let before = answered(lab, asker);
     let command = ["chat", "--prompt", common::LONG, "--max-tokens", "700", "--stages", "2", "--json"];
     let child = asker.command(lab, &command).spawn().unwrap();
-    let out = format!("{liar} left out for 24 h: it computed wrong numbers");
+    let out = format!("{liar} is quarantined for 24 h: it computed wrong numbers");
     patiently_or(|| format!("{out}\n{}", asker.log()), || asker.try_run(lab, &["plan"]).1.contains(&out));
     let tokens = answered(lab, asker) - before;
     let answer = whole(child);

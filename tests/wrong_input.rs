@@ -205,8 +205,8 @@ fn a_port_in_use() {
 }
 
 #[test]
-fn a_worker_started_by_hand_says_what_it_is() {
-    refused(&["worker"], 2, &["started by its node"]);
+fn a_worker_started_manually_says_what_it_is() {
+    refused(&["worker"], 2, &["starts its workers itself"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ def write_lines(path, rows):
 def ask(executable, requests, patience_seconds=60):
     """The answer to each request, in order: `{"text"|"ids": …}` or `{"error": …}`.
 
-    An executable that ends or hangs costs the request at hand an error; another one goes on with the next.
+    An executable that ends or hangs costs the request at hand an error; another one continues with the next.
     """
     answers, barren = [], 0
     while len(answers) < len(requests):

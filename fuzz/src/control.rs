@@ -1,4 +1,4 @@
-//! What other machines say on control and transfer streams.
+//! Other machines' messages on control and transfer streams.
 
 /// Reads a message as each kind that a machine may send. Whether it is one.
 pub fn run(data: &[u8]) -> bool {

@@ -31,7 +31,8 @@ const TELLING: [&[u8]; 12] = [
     b"\xf0\x9f\x90\x9d",
 ];
 
-/// Gives the target its seeds, which it has to accept, and so many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many, each
+/// Gives the target its seeds, which it has to accept, and this many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many,
+/// each
 /// round others. A seed that is refused at its first byte leads nowhere.
 pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8]) -> bool) {
     let run = |data: &[u8]| {

@@ -2,7 +2,7 @@
 
 use hive_text::Tokenizer;
 
-/// Builds a tokenizer, encodes a text and decodes what came out. Whether it could be built.
+/// Builds a tokenizer, encodes a text and decodes the tokens. Returns whether it could be built.
 pub fn run(data: &[u8]) -> bool {
     let Ok(tokenizer) = Tokenizer::from_json(data) else { return false };
     for text in ["Hello, wörld!  12345\n\t<s> 日本 \u{0301}", "a", ""] {

@@ -1,4 +1,4 @@
-//! What a worker says to its node, and what a node orders of it.
+//! A worker's messages to its node, and the node's orders.
 
 /// Reads a message in either direction. Whether it is one.
 pub fn run(data: &[u8]) -> bool {

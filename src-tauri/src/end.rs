@@ -10,7 +10,7 @@ pub(crate) fn end(app: &AppHandle, again: bool) {
     tauri::async_runtime::spawn(async move {
         // Without a shell the node never started, so there is nothing to stop.
         if let Some(shell) = app.try_state::<Shell>() {
-            // What is being written stays, and can be continued.
+            // Answers in progress stay, and can be continued.
             shell.chats.close().await;
             shell.node.leave().await;
             shell.node.stop().await;

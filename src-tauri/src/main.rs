@@ -7,7 +7,6 @@ mod ipc;
 mod links;
 #[cfg(target_os = "macos")]
 mod mac;
-mod mend;
 mod menu;
 mod notify;
 mod off;
@@ -16,11 +15,12 @@ mod popover;
 mod preferences;
 mod problem;
 mod programs;
+mod repair;
 mod shell;
 mod shortcut;
+mod start_failure;
 mod text_size;
 mod tray;
-mod trouble;
 mod update;
 mod windows;
 mod words;
@@ -34,8 +34,8 @@ use tauri_plugin_autostart::MacosLauncher;
 
 use handed::Handed;
 use shell::Shell;
+use start_failure::StartFailure;
 use tray::Tray;
-use trouble::Trouble;
 
 /// The first argument of a worker process.
 const WORKER: &str = "worker";
@@ -78,8 +78,8 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         .typ::<hive_node::CatalogueView>()
         .typ::<hive_api::PlanView>();
     read.disable_serde_phases().dangerously_cast_bigints_to_number().commands(tauri_specta::collect_commands![
-        mend::trouble,
-        mend::mend,
+        repair::start_failure,
+        repair::repair,
         ipc::watch,
         popover::fit_popover,
         folder::show_models,
@@ -129,7 +129,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         .plugin(tauri_plugin_autostart::init(MacosLauncher::LaunchAgent, Some(vec![HIDDEN])))
         .plugin(
             tauri_plugin_window_state::Builder::new()
-                .with_denylist(&[windows::POPOVER, windows::TROUBLE])
+                .with_denylist(&[windows::POPOVER, windows::START_FAILURE])
                 .with_state_flags(remembered())
                 .build(),
         )
@@ -157,8 +157,8 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                     failed(&error);
                     // The settings may be what is wrong.
                     let language = words::language(&Settings::read(&folder).unwrap_or_default());
-                    app.manage(Trouble::of(&error, language, mend::written));
-                    return Ok(windows::show_trouble(app.handle())?);
+                    app.manage(StartFailure::of(&error, language, repair::written));
+                    return Ok(windows::show_start_failure(app.handle())?);
                 }
             }
             app.manage(Handed::default());
@@ -203,7 +203,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is restored of a window: its position and size, not whether it is open.
+/// The restored state of a window: its position and size, not whether it is open.
 fn remembered() -> tauri_plugin_window_state::StateFlags {
     use tauri_plugin_window_state::StateFlags;
     StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED
@@ -230,6 +230,6 @@ mod tests {
             std::fs::write(kept, &fresh).unwrap();
         }
         let kept = std::fs::read_to_string(kept).unwrap_or_default();
-        assert!(kept == fresh, "ui/src/lib/bindings.ts is not what the commands say: run `./dev bindings`");
+        assert!(kept == fresh, "ui/src/lib/bindings.ts does not match the commands: run `./dev bindings`");
     }
 }

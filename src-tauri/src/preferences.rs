@@ -1,7 +1,7 @@
-//! The settings page: what it shows, and what each of its fields may say.
+//! The settings page: its fields, and their limits.
 //!
 //! Every change is a write of its own, so that a field that is wrong keeps no other from being saved. The limits of
-//! fields are here and nowhere else; the page shows what a refusal says.
+//! fields are here and nowhere else; the page shows a refusal's text.
 
 use std::net::SocketAddr;
 
@@ -143,7 +143,7 @@ pub(crate) enum Change {
     OpenAtLogin(bool),
 }
 
-/// Why a field does not take a value: what it takes instead.
+/// Why a field refuses a value: its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Refused {
@@ -159,7 +159,7 @@ pub(crate) enum Refused {
         /// The least.
         #[specta(type = i32)]
         least: f64,
-        /// The most: what the machine has.
+        /// The most: the machine's own.
         #[specta(type = Option<i32>)]
         most: Option<f64>,
     },

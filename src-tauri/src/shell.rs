@@ -17,8 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::off::{ApiState, Off};
 use crate::problem::Problem;
+use crate::start_failure::NotStarted;
 use crate::tray::Tray;
-use crate::trouble::NotStarted;
 use crate::{notify, windows, words};
 
 /// Changes within this time are shown together.
@@ -43,7 +43,7 @@ pub(crate) struct Shell {
     settings: watch::Sender<Settings>,
     /// The version last offered; cleared by a check that finds none.
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
-    /// What the windows follow, by window and topic.
+    /// The streams that windows follow, by window and topic.
     subscriptions: Mutex<HashMap<(String, String), AbortOnDropHandle<()>>>,
     /// The settings at the start; some changes wait for the next one.
     pub(crate) started: Settings,
@@ -190,7 +190,7 @@ impl Shell {
         self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the windows follow.
+    /// The streams that windows follow.
     pub(crate) fn subscriptions(&self) -> MutexGuard<'_, HashMap<(String, String), AbortOnDropHandle<()>>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }

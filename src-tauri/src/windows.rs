@@ -12,7 +12,7 @@ pub(crate) const MAIN: &str = "main";
 pub(crate) const POPOVER: &str = "popover";
 
 /// The window that says why the node could not start.
-pub(crate) const TROUBLE: &str = "trouble";
+pub(crate) const START_FAILURE: &str = "trouble";
 
 /// The popover's size, in points.
 const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
@@ -105,8 +105,8 @@ pub(crate) fn show_page(app: &AppHandle, page: &str) {
 }
 
 /// Shows why the node could not start; closing this window quits the app.
-pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
-    let window = window(app, TROUBLE, "index.html").inner_size(520.0, 300.0).build()?;
+pub(crate) fn show_start_failure(app: &AppHandle) -> tauri::Result<()> {
+    let window = window(app, START_FAILURE, "index.html").inner_size(520.0, 300.0).build()?;
     let app = app.clone();
     window.on_window_event(move |event| {
         if let WindowEvent::CloseRequested { .. } = event {
@@ -137,7 +137,7 @@ pub(crate) fn ask(app: &AppHandle) {
     }
 }
 
-/// Makes the popover as large as its text needs, and no larger than the screen; what is below can be scrolled to.
+/// Makes the popover as large as its text needs, and no larger than the screen; the rest can be scrolled to.
 pub(crate) fn size_popover(app: &AppHandle, text: f64) {
     let Some(popover) = app.get_webview_window(POPOVER) else { return };
     let screen =

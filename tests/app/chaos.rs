@@ -411,7 +411,7 @@ impl Person {
                 self.press(last["id"].as_str().unwrap(), "Continue");
                 self.grew.push(open.clone());
                 let length = last["text"].as_str().unwrap().len();
-                patiently("it goes on", || {
+                patiently("it continues", || {
                     let now = self.node.read(&open);
                     let last = now["messages"].as_array().unwrap().last().cloned().unwrap_or_default();
                     last["complete"] == true || last["text"].as_str().is_some_and(|text| text.len() > length)

@@ -181,7 +181,7 @@ fn a_question_is_asked_from_anywhere_once_a_shortcut_is_chosen() {
     let titles =
         || app.script("return [...document.querySelectorAll('.list .title')].map((entry) => entry.title).join()");
     patiently_or(|| titles().to_string(), || titles() == "What is the capital of France?");
-    // It works after the next start, too, until it is given up.
+    // It works after the next start, too, until it is removed.
     let app = App::start(app.quit(), &folder);
     let keys = || xdotool(&app, &["key", "ctrl+shift+space"]);
     patiently("the popover is seen again", || {

@@ -28,12 +28,12 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     assert!(note(&app, 0).contains("Studio"));
     app.picture("chat");
 
-    // Stopped in the middle, what came stands, and is gone on with.
+    // Stopped in the middle, the answer keeps its text, and can be continued.
     ask_at_length(&app);
     patiently("it grows", || app.script("return document.querySelector('.body')?.innerText.length > 20") == true);
     app.picture("answering");
     app.click("Stop");
-    patiently("it can be gone on with", || {
+    patiently("it can be continued", || {
         app.script(
             "return [...document.querySelectorAll('li button')].some((button) => button.innerText === 'Continue')",
         ) == true
@@ -41,9 +41,9 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     let body = "return document.querySelector('.body')?.innerText ?? ''";
     let stopped = app.script(body).as_str().unwrap().to_owned();
     app.click("Continue");
-    patiently("it goes on", || {
+    patiently("it continues", || {
         let now = app.script(body).as_str().unwrap().to_owned();
-        assert!(now.starts_with(stopped.trim_end()), "{now} does not go on from {stopped}");
+        assert!(now.starts_with(stopped.trim_end()), "{now} does not continue {stopped}");
         now.len() > stopped.len() + 20
     });
     app.click("Stop");
@@ -68,7 +68,7 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     app.click(LONG);
     patiently("what was stopped is there", || app.text(".body").starts_with(stopped.trim_end()));
     app.click("Continue");
-    patiently("it goes on", || app.text(".field button") == "Stop");
+    patiently("it continues", || app.text(".field button") == "Stop");
     app.picture("answering");
     app.quit();
 }

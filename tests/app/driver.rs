@@ -87,7 +87,7 @@ pub(crate) struct App {
     url: String,
     session: String,
     client: reqwest::blocking::Client,
-    /// How often a page was loaded anew.
+    /// How often a page was reloaded.
     loaded: Cell<u32>,
     _driver: Ends,
 }
@@ -228,7 +228,8 @@ impl App {
         patiently("the main page", || self.script("return document.querySelector('nav') !== null") == true);
     }
 
-    /// Loads a page anew. An address that differs only after its "#" would not be loaded, but turned to by the page that is there.
+    /// Reloads a page. An address that differs only after its "#" would not be loaded, but turned to by the page that
+    /// is there.
     fn go_to(&self, page: &str) {
         let loaded = self.loaded.get() + 1;
         self.loaded.set(loaded);

@@ -174,7 +174,7 @@ fn what_a_model_writes_stands_as_it_was_meant() {
     patiently("the formulas are set", || app.script("return document.querySelectorAll('.body .katex').length") == 2);
 
     let lists = app.script("return [...document.querySelectorAll('.body ol')].map((list) => list.start)");
-    assert_eq!(lists, json!([3, 4]), "numbers go on after code");
+    assert_eq!(lists, json!([3, 4]), "numbers continue after code");
     let boxes = app.script(
         "return [...document.querySelectorAll('.body li input')].map((box) => [box.type, box.checked, box.getBoundingClientRect().width < 30])",
     );

@@ -199,7 +199,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
     app.picture("machines");
 
-    // It is gone in the middle of a sentence; the words go on.
+    // It is gone in the middle of a sentence; the answer continues.
     let more = hivemind(&studio, &["share", "--memory", "100GB"]).stdout(Stdio::null()).status();
     assert!(more.unwrap().success());
     app.click("Chat");
@@ -208,7 +208,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("it grows", || app.script(length).as_u64() > Some(20));
     attic.kill();
     let before = app.script(length).as_u64();
-    patiently("it goes on", || app.script(length).as_u64() > before.map(|before| before + 100));
+    patiently("it continues", || app.script(length).as_u64() > before.map(|before| before + 100));
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");

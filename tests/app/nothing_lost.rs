@@ -30,7 +30,7 @@ fn two_chats_answer_at_once_and_each_is_whole_for_whoever_returns() {
     let app = App::start(Desktop::new(Look::Light), home.path());
     ask_at_length(&app);
     let before = grows_to(&app, 40);
-    // Another chat is asked and answered meanwhile; the list says that the first one goes on.
+    // Another chat is asked and answered meanwhile; the list says that the first one continues.
     app.click("New chat");
     surely(&app);
     app.ask(QUESTION);
@@ -38,7 +38,7 @@ fn two_chats_answer_at_once_and_each_is_whole_for_whoever_returns() {
     patiently("the second is answered", || !note(&app, 0).is_empty() && app.text(".field button") == "Send");
     assert!(shown(&app).contains("Paris"), "{}", shown(&app));
     let lights = "return [...document.querySelectorAll('.list .light')].map((light) => light.closest('li').innerText)";
-    patiently("the first one goes on, and the second does not", || {
+    patiently("the first one continues, and the second does not", || {
         let answering = app.script(lights).to_string();
         answering.contains(LONG) && !answering.contains(QUESTION)
     });

@@ -47,7 +47,7 @@ assert seeded[0].choices[0].message.content == seeded[1].choices[0].message.cont
 stopped = client.chat.completions.create(model=models[0], messages=question, temperature=0, stop="France")
 assert stopped.choices[0].message.content == "The capital of ", stopped
 
-# The second turn goes on with what the first has computed; a model loaded anew computes all of it, to the same words.
+# The second turn reuses the first turn's cache; a freshly loaded model computes all of it, to the same words.
 turns = question + [
     {"role": "assistant", "content": "The capital of France is Paris."},
     {"role": "user", "content": "And of Germany?"},
@@ -70,9 +70,9 @@ for thread in threads:
     thread.join()
 assert set(together.values()) == {"The capital of France is Paris."}, together
 
-anew = answer(turns, 1)
+fresh = answer(turns, 1)
 answer(question, 2)
-assert answer(turns, 2) == anew, anew
+assert answer(turns, 2) == fresh, fresh
 
 
 def refused(kind, code, **request):

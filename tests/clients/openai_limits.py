@@ -22,7 +22,8 @@ def ask(max_tokens, **more):
     )
 
 
-# An answer that runs out of time gives what it has, and is gone on with from there to the very tokens of one that did not.
+# # An answer that runs out of time returns its tokens so far, and continues from there to the very tokens of one that
+# did not.
 whole = ask(400)
 assert whole.choices[0].finish_reason == "length", whole
 try:
@@ -40,7 +41,7 @@ assert broken["text"] + rest.choices[0].message.content == whole.choices[0].mess
 for nonsense in ([10**6], [2]):
     try:
         ask(5, extra_body={"hivemind": {"said": nonsense}})
-        raise SystemExit(f"{nonsense} was gone on with")
+        raise SystemExit(f"{nonsense} was accepted")
     except openai.BadRequestError as error:
         assert "can't be continued" in error.message, error
 

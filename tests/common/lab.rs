@@ -383,7 +383,7 @@ impl Host {
         });
     }
 
-    /// An answer over so many machines.
+    /// An answer over this many machines.
     #[track_caller]
     pub(crate) fn ask(&self, lab: &Lab, prompt: &str, tokens: u32, stages: u32) -> Value {
         let (tokens, stages) = (tokens.to_string(), stages.to_string());

@@ -22,7 +22,7 @@ impl Node {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_hivemind")), home, name, options)
     }
 
-    /// A node on a machine whose clock is so many seconds off.
+    /// A node on a machine whose clock is off by this many seconds.
     pub(crate) fn start_off(home: &Path, name: &str, seconds: i32) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
         // The library itself: its wrapper would stay between this test and the node.

@@ -11,7 +11,7 @@ pub(crate) struct Circle {
     pub(crate) way: Vec<usize>,
 }
 
-/// Every circle among so many things.
+/// Every circle among this many things.
 pub(crate) fn circles(count: usize, arrows: &BTreeSet<(usize, usize)>) -> Vec<Circle> {
     let next: Vec<Vec<usize>> =
         (0..count).map(|from| arrows.range((from, 0)..(from + 1, 0)).map(|(_, to)| *to).collect()).collect();

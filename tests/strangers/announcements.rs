@@ -188,7 +188,7 @@ fn a_false_announcement_sends_no_packet_off_the_link() {
             seen.len()
         );
         assert_eq!(packets, 0, "{options:?}: to {:?}", &far[..far.len().min(9)]);
-        // And bob is found when he comes back, on a port that nobody knows, while the liar goes on.
+        // And bob is found when he comes back, on a port that nobody knows, while the liar continues.
         let back = timed(|| {
             bob.start(&lab);
             ann.wait_for(&lab, "bob", "approved");

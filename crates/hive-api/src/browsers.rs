@@ -11,7 +11,7 @@ use crate::shared::Shared;
 use crate::tokens::TokenError;
 use crate::web;
 
-/// What a browser may do: everything that its pages show.
+/// The rights of a browser: everything that its pages show.
 const RIGHTS: [Right; 5] = [Right::Chat, Right::Models, Right::Machines, Right::Conversations, Right::Browser];
 
 pub(crate) fn routes() -> Routes<Shared> {

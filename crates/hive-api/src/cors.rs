@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
-/// Methods open to pages; each request's token decides what it may actually do.
+/// Methods open to pages; each request's token determines its actual rights.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 /// Headers that clients send, used if the preflight does not list any.
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type");

@@ -10,7 +10,7 @@ use hive_node::Node;
 
 use crate::error::Refusal;
 
-/// Time for an answer to report what it has when the node stops. All other requests are refused after it.
+/// Time for an answer to report its tokens so far when the node stops. All other requests are refused after it.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves a request, or refuses it in time if the node stops.

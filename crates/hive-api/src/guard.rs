@@ -122,7 +122,7 @@ impl Guard {
         Ok(())
     }
 
-    /// What the request's token allows.
+    /// The rights of the request's token.
     fn judge_token(&self, headers: &HeaderMap) -> Result<Grant, Refusal> {
         let recognised = bearer(headers).and_then(|shown| self.tokens.recognise(shown, tokens::today()));
         let (grant, to_write) = recognised.ok_or_else(|| {

@@ -67,7 +67,7 @@ async fn events(State(node): State<Node>) -> Sse<impl Stream<Item = Result<Event
     })
 }
 
-/// Sends what the pages show, now and after every change.
+/// Sends the pages' snapshot, now and after every change.
 async fn view(
     State(node): State<Node>,
     Query(ViewQuery { language }): Query<ViewQuery>,

@@ -103,7 +103,7 @@ pub struct Api {
     tokens: Arc<tokens::Tokens>,
     web: Arc<web::Web>,
     node: Node,
-    /// What other devices are served.
+    /// The pages for other devices.
     network: Router,
     /// Dropping it stops the server.
     stop: oneshot::Sender<()>,

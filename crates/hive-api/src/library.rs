@@ -46,7 +46,7 @@ async fn load(
     Json(LoadRequest { model, stages }): Json<LoadRequest>,
 ) -> Result<Json<Done>, Refusal> {
     let loaded = match stages {
-        Some(stages) => node.load_model_by_hand(&model, &stages).await,
+        Some(stages) => node.load_model_manually(&model, &stages).await,
         None => node.load_model(&model).await,
     };
     loaded.map_err(serve_refusal)?;

@@ -1,7 +1,7 @@
 //! OpenAI's API: list models and chat with them, streamed or whole.
 //!
 //! Unsupported features (several choices, log probabilities, tools) are refused by name rather than ignored: an answer
-//! that silently lacks what was requested is worse than none.
+//! that silently ignores part of a request is worse than none.
 
 mod ask;
 mod fields;
@@ -94,7 +94,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Find(FindError::Several { .. } | FindError::SeveralFiles { .. }) => "several_models",
         ServeError::Plan { .. } => "no_plan",
         ServeError::TooFew { .. } => "too_few_machines",
-        ServeError::ByHand(_) => "bad_plan",
+        ServeError::ManualPlan(_) => "bad_plan",
         ServeError::Load(RingError::Lacking(_)) => "model_missing_there",
         ServeError::Load(RingError::Stage { .. }) => {
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error);
@@ -224,7 +224,7 @@ impl SoFar {
     fn broken(self, why: &str) -> Refusal {
         let Self { text, tokens, seed } = self;
         Refusal::internal(format!("the answer broke off: {why}"))
-            .hint("ask again with these tokens as hivemind.said, and this seed, to go on from here")
+            .hint("send these tokens as hivemind.said with the same seed to continue from here")
             .more(ErrorDetails::BrokenAnswer { text, tokens, seed })
     }
 }

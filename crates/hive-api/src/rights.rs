@@ -5,7 +5,7 @@
 
 use hive_types::Right;
 
-/// What a route requires.
+/// The right that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// No token.

@@ -9,10 +9,10 @@ use axum::routing::{MethodFilter, on};
 
 use crate::rights::{ADMIN, Needs};
 
-/// What each route requires, by its pattern and method.
+/// The permission that each route requires, by its pattern and method.
 pub(crate) type Requirements = HashMap<(String, Method), Needs>;
 
-/// A router that knows what its routes require.
+/// A router that knows its routes' permissions.
 #[derive(Debug)]
 pub(crate) struct Routes<S> {
     router: Router<S>,
@@ -73,14 +73,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         Self { router: change(self.router), needs: self.needs }
     }
 
-    /// The router, and what its routes require.
+    /// The router, and its routes' permissions.
     pub(crate) fn into_parts(self) -> (Router<S>, Requirements) {
         let needs = self.needs.into_iter().map(|(path, method, needs)| ((path, method), needs));
         (self.router, needs.collect())
     }
 }
 
-/// What a request to a route requires. A HEAD request is answered by the route's GET handler.
+/// The permission that a request to a route requires. A HEAD request is answered by the route's GET handler.
 pub(crate) fn needs(of: &Requirements, method: &Method, route: &str) -> Needs {
     let method = if method == Method::HEAD { Method::GET } else { method.clone() };
     of.get(&(route.to_owned(), method)).copied().unwrap_or(ADMIN)

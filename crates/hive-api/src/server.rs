@@ -316,7 +316,7 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    /// Waits until the server closes the connection; returns what it sent before.
+    /// Waits until the server closes the connection; returns the bytes it sent before.
     async fn closed(stream: &mut TcpStream) -> Vec<u8> {
         let mut said = Vec::new();
         // A connection that is reset because of unread data counts as closed too.

@@ -150,7 +150,8 @@ async fn a_revoked_token_opens_nothing_and_its_stream_ends_at_once() {
         let done = running.ask(Some(&running.owner()), method, path).send().await.unwrap();
         assert_eq!(done.status(), StatusCode::OK);
         let mut rest = Vec::new();
-        while let Some(piece) = tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it goes on").unwrap() {
+        while let Some(piece) = tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it continues").unwrap()
+        {
             rest.extend(piece);
         }
         let rest = String::from_utf8(rest).unwrap();
@@ -169,7 +170,7 @@ async fn the_owners_token_is_renewed_for_whoever_asks_with_it() {
     let renewed = running.ask(Some(&before), "POST", "/hive/v1/owner-token/renew").send().await.unwrap();
     assert_eq!(renewed.status(), StatusCode::OK, "the request that renews it is answered");
     assert!(!renewed.text().await.unwrap().contains("hive-"), "the new one is in the file, not in the answer");
-    while tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it goes on").unwrap().is_some() {}
+    while tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it continues").unwrap().is_some() {}
     let status = async |token: &str| running.ask(Some(token), "GET", "/hive/v1/status").send().await.unwrap().status();
     assert_eq!(status(&before).await, StatusCode::UNAUTHORIZED);
     assert_eq!(status(&running.owner()).await, StatusCode::OK);

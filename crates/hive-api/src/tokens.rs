@@ -44,7 +44,7 @@ pub enum TokenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in it.
         why: String,
     },
     /// The file cannot be read or written.
@@ -138,7 +138,7 @@ impl Program {
     }
 }
 
-/// What a token's bearer may do until the token is revoked.
+/// The rights of a token's bearer until the token is revoked.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
     /// The program's name; `None` for the owner.

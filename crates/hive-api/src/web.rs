@@ -33,7 +33,7 @@ pub use pages::{Page, Pages};
 /// Default listening address for other devices.
 pub const DEFAULT_BROWSER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4484);
 
-/// What browsers may open, and what they get.
+/// The pages that browsers may open.
 pub(crate) struct Web {
     /// The data folder, which has the certificate.
     folder: PathBuf,

@@ -72,7 +72,7 @@ pub enum AuditEvent {
     AdminAction {
         /// The name of the program's token.
         program: String,
-        /// What the program did.
+        /// The program's action.
         action: String,
     },
     /// Another machine loaded layers here.
@@ -93,7 +93,7 @@ pub enum AuditEvent {
         /// Layers `[start, end)`.
         layers: [usize; 2],
     },
-    /// What another machine computed with its layers here: per ten minutes in the file, per hour when read.
+    /// Another machine's use of its layers here: per ten minutes in the file, per hour when read.
     Used {
         /// Sessions opened.
         sessions: u64,
@@ -104,7 +104,7 @@ pub enum AuditEvent {
     },
     /// Another machine was refused something; counted per hour.
     Refused {
-        /// What it asked for.
+        /// The kind of its request.
         asked: Asked,
         /// Why it was refused.
         why: Refusal,
@@ -137,7 +137,7 @@ pub enum PairingEnd {
     NotKept,
 }
 
-/// What another machine asked for.
+/// The kind of another machine's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Asked {

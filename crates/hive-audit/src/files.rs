@@ -20,7 +20,7 @@ pub const FOLDER: &str = "log";
 
 /// Days for which a file is kept.
 const KEPT_DAYS: i32 = 90;
-/// Maximum number of bytes read of a file: many times what the ledger allows per day.
+/// Maximum number of bytes read of a file: many times the ledger's limit per day.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// How long the clock must have been steady before files are deleted by it.

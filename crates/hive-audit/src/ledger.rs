@@ -15,7 +15,7 @@ use super::entry::{Asked, AuditEvent, Entry, Kind, Machine, PairingEnd};
 
 /// Lines per day about layers that one machine loads and frees: ten model changes an hour.
 const VISIT_LINES: u32 = 240;
-/// Lines per day about what one machine is refused.
+/// Lines per day about refusals of one machine.
 const REFUSAL_LINES: u32 = 100;
 /// Lines per day about all machines that ask to pair together, since each costs its sender only a new key.
 const STRANGER_LINES: u32 = 100;
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(ledger.note(Entry::at(at(10_001), Some(machine("mallory")), AuditEvent::Removed)).len(), 1);
         let AuditEvent::LeftOut { entries } = ledger.pending()[0].event else { panic!("{:?}", ledger.pending()) };
         assert_eq!(entries, 10_000 - u64::from(VISIT_LINES));
-        // The next day starts with a report of what was dropped, and with new budgets.
+        // The next day starts with a count of dropped entries, and with new budgets.
         let morning = ledger.note(loaded("mallory", 86_400));
         assert!(matches!(morning[0].event, AuditEvent::LeftOut { .. }), "{morning:?}");
         assert_eq!(morning[0].machine, Some(machine("mallory")));

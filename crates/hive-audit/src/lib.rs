@@ -32,7 +32,7 @@ use ledger::Ledger;
 pub use query::{Line, Log, Query};
 pub use visit::{Usage, Visit};
 
-/// What a request asks for, as the log classifies it.
+/// The kind of a request, as the log classifies it.
 pub fn asked(request: &Request) -> Asked {
     match request {
         Request::Load(..) => Asked::Load,
@@ -46,11 +46,11 @@ pub fn asked(request: &Request) -> Asked {
 /// Queue between callers and the writing thread. It fills up only while the disk hangs.
 const QUEUE: usize = 1024;
 /// How often other machines' usage is counted and expired files are deleted.
-const LOOK: Duration = Duration::from_mins(1);
-/// How long a stopping node waits for the last entries to reach the disk.
+const POLL_INTERVAL: Duration = Duration::from_mins(1);
+/// A stopping node waits this long for the last entries to reach the disk.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a reader waits for queued entries to reach the disk.
-const CATCH_UP: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The audit log of a node. Clones share it; a node without a data folder keeps none.
 #[derive(Clone, Default)]
@@ -141,7 +141,7 @@ impl Audit {
         Ok(query.answer(entries, unreadable, shared.lost.load(Ordering::Relaxed)))
     }
 
-    /// Writes what is left and closes the log. Later events are lost.
+    /// Writes pending entries and closes the log. Later events are lost.
     pub async fn close(&self) {
         let Some(shared) = &self.shared else { return };
         shared.count_usage();
@@ -187,7 +187,7 @@ impl Shared {
         let (written, caught_up) = sync_channel(1);
         let asked = lock(&self.orders).as_ref().is_some_and(|it| it.try_send(Order::CaughtUp(written)).is_ok());
         if asked {
-            let _ = caught_up.recv_timeout(CATCH_UP);
+            let _ = caught_up.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -195,7 +195,7 @@ impl Shared {
 /// The writing thread. It runs until the log is closed.
 fn write(folder: &Path, orders: &Receiver<Order>, lost: &AtomicU64, shared: &Weak<Shared>) {
     let mut keeper = Keeper::new(Timestamp::now(), Instant::now());
-    let mut look = Instant::now() + LOOK;
+    let mut look = Instant::now() + POLL_INTERVAL;
     loop {
         let first = orders.recv_timeout(look.saturating_duration_since(Instant::now()));
         let (mut lines, mut readers) = (Vec::new(), Vec::new());
@@ -206,7 +206,7 @@ fn write(folder: &Path, orders: &Receiver<Order>, lost: &AtomicU64, shared: &Wea
         let ended = matches!(first, Err(RecvTimeoutError::Disconnected));
         first.into_iter().chain(orders.try_iter()).for_each(&mut sort);
         if Instant::now() >= look {
-            look = Instant::now() + LOOK;
+            look = Instant::now() + POLL_INTERVAL;
             if let Some(shared) = shared.upgrade() {
                 shared.count_usage();
                 lines.extend(lock(&shared.ledger).turn(Timestamp::now()));

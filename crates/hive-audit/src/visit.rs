@@ -1,11 +1,11 @@
-//! What another machine uses here: its layers, from loading until they are freed, however that happens.
+//! Another machine's use of this one: its layers, from loading until they are freed, however that happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::AuditEvent;
 
-/// What a stage has computed since it was loaded.
+/// A stage's work since it was loaded.
 #[derive(Debug, Default)]
 pub struct Usage {
     /// Sessions opened.

@@ -56,7 +56,7 @@ fn of(entry: &Entry) -> String {
         }
         AuditEvent::AdminAction { program, action } => format!("the program \"{program}\" did this: {action}"),
         AuditEvent::Loaded { model, layers, bytes, standby } => {
-            let copy = if *standby { "a copy of " } else { "" };
+            let copy = if *standby { "a standby replica of " } else { "" };
             format!("{name} loaded {copy}{} of {model} ({})", range(*layers), megabytes(*bytes))
         }
         AuditEvent::Freed { model, layers } => format!("{} of {model} for {name} were freed", range(*layers)),
@@ -69,8 +69,8 @@ fn of(entry: &Entry) -> String {
             format!("{name} was refused {}: {}{times}", what(*asked), because(*why))
         }
         AuditEvent::LeftOut { entries } => match machine {
-            Some(_) => format!("{} more about {name} left out that day", many_entries(*entries)),
-            None => format!("{} more left out that day", many_entries(*entries)),
+            Some(_) => format!("{} more about {name} not recorded that day", many_entries(*entries)),
+            None => format!("{} more not recorded that day", many_entries(*entries)),
         },
         AuditEvent::Lost { entries } => format!("{} could not be written to the disk", many_entries(*entries)),
     }

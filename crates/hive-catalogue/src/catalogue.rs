@@ -14,7 +14,7 @@ pub const OWN_FILE: &str = "catalogue.toml";
 pub struct Catalogue {
     /// The owner's own models first.
     pub entries: Vec<CatalogueEntry>,
-    /// What is wrong with the owner's file, if anything is.
+    /// The error in the owner's file, if there is one.
     pub problem: Option<String>,
 }
 

@@ -1,7 +1,7 @@
-//! Whether machines have room for a model, and what would help if they have not.
+//! Whether machines have room for a model, and advice if they have not.
 //!
-//! The planner is asked, as a function: it knows how a model may be cut and what each part takes. So the advice is what
-//! the planner would accept, and not a sum that forgets what every further machine takes for itself.
+//! The planner is passed in as a function: it knows how a model may be cut and the memory of each part. So the planner
+//! would accept the advice; a mere sum would forget the memory that every further machine needs for itself.
 
 use hive_types::Fit;
 
@@ -28,7 +28,7 @@ pub struct Placed {
     pub tokens_per_s: Option<f64>,
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
     /// The verdict.
@@ -52,7 +52,7 @@ pub fn shareable(memory_bytes: u64) -> u64 {
     memory_bytes / 4 * 3
 }
 
-/// Judges whether a model fits. `needed_bytes` is what it takes on one machine. `plan` places it on machines that share
+/// Judges whether a model fits. `needed_bytes` is its memory on one machine. `plan` places it on machines that share
 /// this many bytes each: those of `machines`, in their order, and perhaps one more.
 pub fn judge(machines: &[Share], needed_bytes: u64, plan: &dyn Fn(&[u64]) -> Option<Placed>) -> Judged {
     let shared: Vec<u64> = machines.iter().map(|machine| machine.shared_bytes).collect();
@@ -83,7 +83,7 @@ fn fitting(machines: &[Share], Placed { held, room_tokens, tokens_per_s }: Place
     Judged { fit, machines: names, room_tokens, tokens_per_s }
 }
 
-/// What is missing in all, and what would help.
+/// The missing bytes in all, and the advice.
 fn missing(
     machines: &[Share],
     shared: &[u64],

@@ -1,8 +1,8 @@
-//! An entry of the catalogue, and what it needs of machines.
+//! An entry of the catalogue, and the memory it needs.
 
 use hive_types::{CatalogueModel, CatalogueVariant};
 
-/// What a model may be good at.
+/// The tasks that a model may be good at.
 pub const GOOD_AT: [&str; 7] = ["chat", "code", "reasoning", "tools", "languages", "long documents", "small machines"];
 
 /// A model, in all its quantizations.
@@ -32,7 +32,7 @@ pub struct CatalogueEntry {
     pub context: u64,
     /// Its licence: an SPDX identifier, or its own name.
     pub licence: String,
-    /// What it is good at, of [`GOOD_AT`].
+    /// The tasks it is good at, of [`GOOD_AT`].
     pub good_at: Vec<String>,
     /// Whether it was trained to call tools.
     pub tools: bool,
@@ -61,7 +61,7 @@ pub struct Variant {
     pub approximate: bool,
 }
 
-/// What a model takes of the machines that hold it, in bytes: an estimate that takes its layers to be alike.
+/// The memory that a model needs, in bytes: an estimate that assumes all layers alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// Its layers.
@@ -83,7 +83,8 @@ pub struct Needs {
 }
 
 impl CatalogueEntry {
-    /// What a quantization of it takes. The embedding and the output matrix are split off, and a tied one counts twice,
+    /// The memory that a quantization needs. The embedding and the output matrix are split off, and a tied one counts
+    /// twice,
     /// since both ends of the model hold it.
     pub fn needs(&self, variant: &Variant) -> Needs {
         let layers = (self.layers as u64).max(1);
@@ -109,7 +110,7 @@ impl CatalogueEntry {
         }
     }
 
-    /// The entry for people and programs; what machines say of it is added later.
+    /// The entry for people and programs; its fit on machines is added later.
     pub fn view(&self) -> CatalogueModel {
         let Self { name, family, parameters, active_parameters, context, licence, good_at, tools, thinking, .. } = self;
         CatalogueModel {

@@ -14,7 +14,7 @@ use crate::model::{CatalogueEntry, GOOD_AT, Variant};
 pub struct ParseError {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The error in it.
     pub what: String,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<CatalogueEntry>, ParseError> {
     Ok(entries)
 }
 
-/// What is wrong, and where.
+/// The error, and its line.
 type Wrong = (Range<usize>, String);
 
 fn checked(model: Model) -> Result<CatalogueEntry, Wrong> {

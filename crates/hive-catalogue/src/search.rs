@@ -1,4 +1,4 @@
-//! Finds models by words: of a name, a family, a repository, a size, or what a model is good at.
+//! Finds models by words: of a name, a family, a repository, a size, or a task that a model is good at.
 //!
 //! Every word must match somewhere. Better matches come first: a whole name, its beginning, a word of it, the beginning
 //! of a word, any part, and last a word with one wrong letter. Models that match equally well keep their order.
@@ -25,7 +25,7 @@ const WORD_OF_NAME: u32 = 100;
 const START_OF_WORD: u32 = 80;
 /// Its size: "8b".
 const SIZE: u32 = 70;
-/// A word of its family, its quantizations' repositories, or what it is good at.
+/// A word of its family, its quantizations' repositories, or its tasks.
 const OTHER_WORD: u32 = 60;
 /// The beginning of such a word.
 const START_OF_OTHER_WORD: u32 = 45;

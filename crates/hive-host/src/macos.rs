@@ -93,15 +93,15 @@ unsafe extern "C" {
 
 /// Confines this process with its own sandbox profile. If the system rejects the full profile because of an unknown
 /// rule, applies the part that every macOS version supports.
-pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
+pub(crate) fn confine(confine: &Confine) -> Result<Confinement, ConfineError> {
     let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     let searched = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
     let loaded = loaded_libraries().filter_map(|library| library.parent().map(Path::to_owned));
     let home = profile::home(&executable).map(Path::to_owned);
     let libraries: Vec<_> = search_path(&searched).chain(home).chain(loaded).collect();
-    match apply(&profile::profile(wish, &libraries, Rules::All)) {
+    match apply(&profile::profile(confine, &libraries, Rules::All)) {
         Ok(()) => Ok(Confinement { files: true, calls: true }),
-        Err(_) => apply(&profile::profile(wish, &libraries, Rules::Oldest))
+        Err(_) => apply(&profile::profile(confine, &libraries, Rules::Oldest))
             .map(|()| Confinement { files: true, calls: false }),
     }
 }

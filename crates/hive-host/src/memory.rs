@@ -7,7 +7,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 pub struct Memory {
     /// Installed.
     pub total_bytes: u64,
-    /// Available without evicting anything: what can be offered to a swarm.
+    /// Available without evicting anything, so it can be offered to a swarm.
     pub available_bytes: u64,
 }
 

@@ -23,21 +23,21 @@ pub use confinement::{Confine, ConfineError, Confinement, Step};
 ///
 /// A system without confinement (Linux before 5.13, or with landlock disabled) is not an error: the result says what is
 /// in force.
-pub fn confine(wish: &Confine) -> Result<Step, ConfineError> {
+pub fn confine(confine: &Confine) -> Result<Step, ConfineError> {
     forbid_core_dumps()?;
     #[cfg(target_os = "linux")]
-    return linux::confine(wish);
+    return linux::confine(confine);
     #[cfg(target_os = "macos")]
-    return crate::macos::confine(wish).map(Step::Done);
+    return crate::macos::confine(confine).map(Step::Done);
 }
 
 /// Completes [`confine`] after a [`Step::Restart`].
-pub fn confine_again(wish: &Confine) -> Result<Confinement, ConfineError> {
+pub fn confine_again(confine: &Confine) -> Result<Confinement, ConfineError> {
     forbid_core_dumps()?;
     #[cfg(target_os = "linux")]
-    return linux::confine_calls(wish).map(|calls| Confinement { files: true, calls });
+    return linux::confine_calls(confine).map(|calls| Confinement { files: true, calls });
     #[cfg(target_os = "macos")]
-    return crate::macos::confine(wish);
+    return crate::macos::confine(confine);
 }
 
 fn forbid_core_dumps() -> Result<(), ConfineError> {

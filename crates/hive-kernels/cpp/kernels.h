@@ -1,4 +1,4 @@
-// What one instruction set's kernels offer. Every set computes the same bits, see kernels.cpp.
+// The functions of one instruction set's kernels. Every set computes the same bits, see kernels.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,8 @@ inline constexpr int kLanes = 16;
 
 enum class Format : int { Q4 = 0, Q8 = 1, F32 = 2, F16 = 3, BF16 = 4 };
 
-// How the scales and biases of a quantized matrix are stored. The multiples have no biases: each is so many times its scale.
+// How the scales and biases of a quantized matrix are stored. The multiples have no biases: each is a multiple of its
+// scale.
 enum class Scaling : int { F32 = 0, F16 = 1, BF16 = 2, F16Multiple = 3, F32Multiple = 4 };
 
 // A weight matrix [rows, columns], rows a multiple of kLanes, stored as [rows / 16][columns / per_word][16].
@@ -20,7 +21,7 @@ struct Matrix {
   int rows;
   int columns;
   int group;           // columns per scale; equals columns where the format has no scales
-  float multiple;      // of the multiples, a power of two: what is multiplied with it is as exact as it was
+  float multiple;      // of the multiples, a power of two: multiplying with it loses no bits
   const void* weights;
   const void* scales;  // [rows / 16][columns / group][16], or null
   const void* biases;  // the same, or null where they are multiples
@@ -30,7 +31,7 @@ struct Matrix {
 struct HeadWeights {
   const float* periods;  // [rotated / 2]: the angle at position p is p / period
   float scale;           // multiplies the position
-  float magnitude;       // multiplies what is rotated
+  float magnitude;       // multiplies the rotated values
   const float* q_norm;   // [head_dim]: RMS norm of each query, before it is rotated
   const float* k_norm;   // the same of each key
   float eps;             // of these norms, and of the values'
@@ -72,7 +73,7 @@ struct DeltaShape {
   int key_dim;
   int value_dim;
   int taps;
-  float eps;         // of the norm of what is read
+  float eps;         // of the norm of the output
   float length_eps;  // added to the squares of queries and keys
   int channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
   int values() const { return value_heads * value_dim; }

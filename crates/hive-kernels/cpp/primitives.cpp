@@ -42,7 +42,7 @@ class Matmul : public CpuOnly {
   Matmul(mx::Stream stream, Matrix matrix, bool residual) : CpuOnly(stream), matrix_(matrix), residual_(residual) {}
   const char* name() const override { return "HiveMatmul"; }
 
-  // Inputs: x, what the matrix points into, and the residual, if there is one.
+  // Inputs: x, the matrix's arrays, and the residual, if there is one.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* x = floats(inputs[0]);
     const Matrix m = matrix_;
@@ -141,7 +141,7 @@ class PassExperts : public CpuOnly {
       : CpuOnly(stream), gate_up_(gate_up), down_(down), handles_(handles) {}
   const char* name() const override { return "HiveExperts"; }
 
-  // Inputs: x, picked, shares, the biases, if there are any, and what the matrices point into.
+  // Inputs: x, picked, shares, the biases, if there are any, and the matrices' arrays.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* x = floats(inputs[0]);
     if (inputs[1].dtype() != mx::uint32 || !inputs[1].flags().row_contiguous)
@@ -198,7 +198,7 @@ class Delta : public CpuOnly {
   Delta(mx::Stream stream, DeltaShape shape) : CpuOnly(stream), shape_(shape) {}
   const char* name() const override { return "HiveDelta"; }
 
-  // Inputs: rows, seen, state, and the weights in the order of DeltaWeights. Outputs: what is read, seen, state.
+  // Inputs: rows, seen, state, and the weights in the order of DeltaWeights. Outputs: the rows read, seen, state.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float *rows = floats(inputs[0]), *seen = floats(inputs[1]), *state = floats(inputs[2]);
     const DeltaWeights weights{floats(inputs[3]), floats(inputs[4]), floats(inputs[5]), floats(inputs[6])};

@@ -1,4 +1,4 @@
-// What is done to rows of numbers, on the calling thread and its helpers.
+// Operations on rows of numbers, on the calling thread and its helpers.
 #pragma once
 #include "kernels.h"
 
@@ -10,14 +10,14 @@ void multiply(const Matrix& m, const float* x, int tokens, const float* residual
 // RMS norm of each row.
 void normalize(const float* x, const float* weight, float eps, int width, int tokens, float* y);
 
-// What gate and up of each row become: [tokens][2 * width] to [tokens][width]. The limit is of what is clamped.
+// Combines gate and up of each row: [tokens][2 * width] to [tokens][width]. The limit is that of clamped SwiGLU.
 void activate(Activation activation, float limit, const float* gate_up, int width, int tokens, float* y);
 
 // Attention of one session. Writes its new keys and values into the cache in place: rows past a cache's length are
 // nobody's, so whoever holds the same buffers sees nothing change.
 void attend(const AttentionShape& s, const HeadWeights& weights, const float* qkv, float* keys, float* values, float* out);
 
-// What a gated delta net has besides its projections.
+// A gated delta net's weights besides its projections.
 struct DeltaWeights {
   const float* convolution;  // [taps][channels]
   const float* rates;        // [value_heads]
@@ -37,7 +37,7 @@ struct Experts {
   const float* gate_up_bias;  // [count][gate_up rows of one], or null
   const float* down_bias;     // [count][down rows of one], or null
   Activation activation;
-  float limit;                // of what is clamped
+  float limit;                // of clamped SwiGLU
 };
 
 // `picked` and `shares` are [tokens][per_token]. A row's sum is in the order of its experts' numbers.

@@ -19,16 +19,16 @@ pub struct DeltaShape {
     pub taps: usize,
 }
 
-/// What it has besides its projections: contiguous float32.
+/// Its weights besides the projections: contiguous float32.
 #[derive(Debug, Clone, Copy)]
 pub struct DeltaWeights<'a> {
     /// `[taps, channels]`, where the channels are queries, keys and values.
     pub convolution: &'a Array,
-    /// Factor on the softplus that is the exponent of what is kept, `[value_heads]`.
+    /// Factor on the softplus that is the exponent of the decay, `[value_heads]`.
     pub rates: &'a Array,
     /// Added within that softplus, `[value_heads]`.
     pub step_bias: &'a Array,
-    /// Weights of the norm of what each head reads, `[value_dim]`.
+    /// Weights of the norm of each head's output, `[value_dim]`.
     pub norm: &'a Array,
     /// Epsilon of that norm.
     pub eps: f32,

@@ -45,7 +45,7 @@ pub(crate) struct ExpertHandles {
     pub(crate) down_bias: mlx_array,
     pub(crate) count: c_int,
     pub(crate) activation: c_int,
-    /// Of what is clamped.
+    /// The limit of clamped SwiGLU.
     pub(crate) limit: f32,
 }
 

@@ -168,7 +168,7 @@ pub struct AttentionShape {
     pub rotated: usize,
     /// Factor on positions before rotation.
     pub rope_scale: f32,
-    /// Factor on what is rotated.
+    /// Factor on the rotated values.
     pub rope_magnitude: f32,
     /// How many tokens a token attends to, itself included, if not to all.
     pub window: Option<usize>,

@@ -1,4 +1,4 @@
-//! An answer in progress: takes what the model sends, shows it once per screen frame, and saves it every second.
+//! An answer in progress: collects the model's output, shows it once per screen frame, and saves it every second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use crate::naming;
 /// One frame at 60 Hz.
 const FRAME: Duration = Duration::from_millis(16);
 
-/// How often an answer in progress is saved: a crash loses at most what came since.
+/// How often an answer in progress is saved: a crash loses at most the text since then.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Pause before another attempt to save, when the disk refused.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
-/// An answer, and what is known of its computation so far.
+/// An answer, and the figures of its computation so far.
 #[derive(Debug)]
 struct Growth {
     message: Message,
@@ -142,7 +142,7 @@ impl Growth {
         self.message.computed.get_or_insert_default().begin(machines, after);
     }
 
-    /// Completes what is known of the computation, also of an answer that was stopped or interrupted.
+    /// Completes the figures of the computation, also of an answer that was stopped or interrupted.
     fn measure(&mut self) {
         let Some(computed) = &mut self.message.computed else { return };
         if let Some(first) = self.first_token {
@@ -154,14 +154,14 @@ impl Growth {
         self.message.note = Some(computed.note());
     }
 
-    /// Sends the windows what they do not have yet.
+    /// Sends the windows the text that they do not have yet.
     fn show(&mut self, inner: &Inner, id: &str) {
         inner.grown(id, &self.message, std::mem::take(&mut self.unseen));
     }
 }
 
 impl Computed {
-    /// Begins a part. Without an interruption, machines that computed the part before it go on with that.
+    /// Begins a part. Without an interruption, machines that computed the part before it continue it.
     fn begin(&mut self, machines: Vec<String>, after: Option<Interruption>) {
         let continues = after.is_none() && self.parts.last().is_some_and(|part| part.machines == machines);
         if !continues {

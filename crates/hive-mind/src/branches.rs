@@ -48,7 +48,7 @@ impl<'a> Branches<'a> {
         siblings.map(|sibling| self.places[sibling].id.clone()).collect()
     }
 
-    /// The newest message below `id`, or `id` itself: what is shown when this version is chosen.
+    /// The newest message below `id`, or `id` itself: the message shown when this version is chosen.
     pub(crate) fn newest_below(&self, id: &str) -> Option<&'a str> {
         let mut at = *self.by_id.get(id)?;
         while let Some(child) = (at + 1..self.places.len()).rev().find(|&child| self.parent(child) == Some(at)) {

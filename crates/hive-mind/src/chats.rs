@@ -78,7 +78,7 @@ impl Chats {
         Ok(list)
     }
 
-    /// Reads a conversation, with what an answer in progress has so far.
+    /// Reads a conversation, with the text so far of an answer in progress.
     pub async fn get(&self, id: &str) -> Result<Conversation> {
         let inner = self.inner.clone();
         let id = id.to_owned();

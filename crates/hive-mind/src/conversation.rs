@@ -1,4 +1,4 @@
-//! What a conversation is: its messages with their branches, its settings, and how it appears in a list.
+//! A conversation: its messages with their branches, its settings, and how it appears in a list.
 
 use serde::{Deserialize, Serialize};
 

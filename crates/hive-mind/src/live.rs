@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, ChatError>;
 /// Events kept for a watcher that is slow; one that misses some is sent the whole conversation.
 pub(crate) const KEPT_EVENTS: usize = 256;
 
-/// What an answer in progress is doing.
+/// The status of an answer in progress.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -46,7 +46,7 @@ pub enum Status {
     },
 }
 
-/// What a watcher of a conversation is sent.
+/// An event for a watcher of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -57,7 +57,7 @@ pub enum ChatEvent {
         conversation: Box<Conversation>,
         /// The message that is being written.
         answering: Option<String>,
-        /// What it is doing.
+        /// Its status.
         status: Status,
         /// Why the last answer was interrupted.
         problem: Option<String>,
@@ -69,7 +69,7 @@ pub enum ChatEvent {
     },
     /// The answer in progress does something else.
     Status {
-        /// What it is doing.
+        /// Its status.
         status: Status,
     },
     /// The conversation was deleted.
@@ -160,7 +160,7 @@ impl Inner {
         blocking(move || run(&inner.store)).await
     }
 
-    /// A conversation with what its answer in progress has so far.
+    /// A conversation, including the text so far of its answer in progress.
     pub(crate) fn conversation(&self, state: &State, id: &str) -> Result<Conversation> {
         let found = self.store.get(id)?;
         let mut conversation = found.ok_or_else(|| StoreError::NoConversation(id.to_owned()))?;
@@ -199,7 +199,7 @@ impl Inner {
         }
     }
 
-    /// Sets what an answer in progress is doing.
+    /// Sets the status of an answer in progress.
     pub(crate) fn set_status(&self, id: &str, status: Status) {
         let mut state = self.state();
         let Some(live) = state.live.get_mut(id) else { return };
@@ -228,7 +228,7 @@ impl Inner {
     pub(crate) async fn save(self: &Arc<Self>, id: &str, message: &Message) -> std::result::Result<(), StoreError> {
         let (id, message) = (id.to_owned(), message.clone());
         self.store(move |store| {
-            // An answer without a word is not kept, unless that is what the model said.
+            // An empty answer is not kept, unless the model itself ended it.
             let nothing = message.text.is_empty() && !message.complete;
             if nothing { Ok(()) } else { store.write(&id, &message) }
         })
@@ -293,7 +293,7 @@ impl Watch {
                 let (inner, id) = (self.inner.clone(), self.id.clone());
                 let caught_up = blocking(move || {
                     let state = inner.state();
-                    // What is sent from here on comes after this.
+                    // Later events follow this one.
                     let events = state.watchers.get(&id)?.subscribe();
                     Some((inner.whole(&state, &id).ok()?, events))
                 });

@@ -24,7 +24,7 @@ pub trait Model: Send + Sync + 'static {
     }
 }
 
-/// What is asked.
+/// A request to the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     /// The conversation so far; the system prompt comes first.
@@ -37,7 +37,7 @@ pub struct Question {
     pub resume_tokens: Vec<u32>,
     /// When the conversation began, in seconds since 1970.
     pub began_s: Option<f64>,
-    /// Whether no turn of a conversation, so that what the machines keep of conversations for their next turns stays.
+    /// Whether it is no turn of a conversation, so that the machines' prefix caches stay.
     pub aside: bool,
 }
 
@@ -104,6 +104,6 @@ pub enum AnswerEvent {
         /// Whether it reached its maximum length and can be continued.
         cut: bool,
     },
-    /// The answer was interrupted, for this reason; what came before stays valid.
+    /// The answer was interrupted, for this reason; earlier tokens stay valid.
     Failed(String),
 }

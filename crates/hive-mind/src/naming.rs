@@ -11,8 +11,8 @@ use crate::live::{Inner, blocking};
 use crate::model::{AnswerEvent, Question};
 use crate::titles;
 
-/// How often it is looked whether the model has nothing else to do.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often naming checks whether the model is idle.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A title takes at most this long.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -69,7 +69,7 @@ async fn name(inner: &Arc<Inner>, id: &str) {
         return;
     }
     while inner.model().is_busy() {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
     let Ok(Some(said)) = timeout(LONGEST, said(inner, request)).await else { return };
     let question = conversation.messages.first().map(|message| message.text.as_str()).unwrap_or_default();
@@ -86,7 +86,7 @@ async fn name(inner: &Arc<Inner>, id: &str) {
     }
 }
 
-/// What the model says; none if it was interrupted.
+/// The model's output; none if it was interrupted.
 async fn said(inner: &Inner, request: Question) -> Option<String> {
     let mut events = inner.model().answer(request).await.ok()?.events;
     let mut said = String::new();

@@ -334,7 +334,7 @@ fn create(transaction: &Transaction<'_>) -> rusqlite::Result<String> {
     Ok(id)
 }
 
-/// Removes what was deleted before this start, and answers that never got a word.
+/// Removes conversations deleted before this start, and answers without a word.
 fn clean(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute("DELETE FROM conversation WHERE deleted", [])?;

@@ -1,4 +1,4 @@
-//! Titles that a model writes: which models can, what they are asked, and what is made of what they say.
+//! Titles that a model writes: suitable models, their prompt, and the title in their output.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -51,7 +51,7 @@ pub(crate) fn request(conversation: &Conversation) -> Option<Question> {
     Some(Question { turns, choices, seed: 0, resume_tokens, began_s, aside: true })
 }
 
-/// What is said after the thoughts; none if there are only thoughts.
+/// The text after the thoughts; none if there are only thoughts.
 fn without_thoughts(said: &str) -> Option<&str> {
     match said.rsplit_once("</think>") {
         Some((_, said)) => Some(said),
@@ -60,7 +60,7 @@ fn without_thoughts(said: &str) -> Option<&str> {
     }
 }
 
-/// The title in what a model said about a conversation that begins with `question`; none if there is none.
+/// The title in a model's output about a conversation that begins with `question`, if there is one.
 pub(crate) fn clean(said: &str, question: &str) -> Option<String> {
     let is_mark =
         |c: char| c.is_whitespace() || matches!(c, '#' | '*' | '_' | '`' | '\'' | '‘' | '’' | '-' | '–' | '•');

@@ -1,9 +1,10 @@
-//! The recurrent state of one session in one layer: what a gated delta net keeps instead of keys and values.
+//! The recurrent state of one session in one layer: a gated delta net has it in place of keys and values.
 //!
-//! It has one size however long the conversation is, and it cannot be shortened: only a state that was kept is gone back
-//! to. Kept are the latest, those from which the steps under way began, and two checkpoints, each shortly before the end
-//! of a piece of a prompt: the next turn of a conversation renders the words that opened the last answer otherwise, and a
-//! question that is asked once more begins there. Only the latest is carried to another machine.
+//! Its size does not depend on the conversation's length, and it cannot be truncated: a session can only return to a
+//! state it retained. It retains the latest state, the states from which running steps began, and two checkpoints. A
+//! checkpoint lies shortly before the end of a prompt piece: a repeated question resumes there, and so does the next
+//! turn, whose template may render the opening words of the last answer differently. Only the latest state is
+//! transferred to another machine.
 
 use std::collections::VecDeque;
 
@@ -20,8 +21,7 @@ pub(crate) const BEFORE_END: usize = 16;
 /// Checkpoints that are kept.
 const CHECKPOINTS: usize = 2;
 
-/// States that a session holds at most: the checkpoints, the latest, the one that it came from, and with steps that run
-/// ahead, the one before.
+/// Maximum states per session: checkpoints, the latest, its predecessor, and, when running ahead, the one before that.
 const MOST_KEPT: usize = CHECKPOINTS + 3;
 
 /// The sizes of a state.
@@ -77,7 +77,7 @@ impl RecurrentCache {
         Self { shape, dtype, kept: VecDeque::new() }
     }
 
-    /// The state after this many tokens. Later ones are discarded, and those that no step under way needs.
+    /// The state after `position` tokens. Discards later states and those that no running step needs.
     pub(crate) fn at(&mut self, position: usize) -> Result<State, ComputeError> {
         while self.kept.pop_back_if(|kept| kept.position > position).is_some() {}
         self.kept.retain(|kept| kept.is_checkpoint || kept.position + 1 >= position);
@@ -87,7 +87,7 @@ impl RecurrentCache {
                 let zeros = |shape: &[i32], dtype| Array::zeros::<f32>(shape)?.as_dtype(dtype);
                 Ok([zeros(&self.shape.seen, self.dtype)?, zeros(&self.shape.matrices, Dtype::Float32)?])
             }
-            None => Err(ComputeError::Mlx(format!("there is no state after {position} tokens any more"))),
+            None => Err(ComputeError::Mlx(format!("the state after {position} tokens is no longer retained"))),
         }
     }
 
@@ -116,18 +116,18 @@ impl RecurrentCache {
         self.kept.iter().flat_map(|kept| &kept.state).collect()
     }
 
-    /// The state after this many tokens as stored; nothing for none.
+    /// The serialized state after `position` tokens; empty at position 0.
     pub(crate) fn export(&self, position: usize) -> Result<Vec<u8>, ComputeError> {
         if position == 0 {
             return Ok(Vec::new());
         }
         let kept = self.kept.iter().rfind(|kept| kept.position == position);
-        let missing = || ComputeError::Mlx(format!("there is no state after {position} tokens any more"));
+        let missing = || ComputeError::Mlx(format!("the state after {position} tokens is no longer retained"));
         let [seen, matrices] = &kept.ok_or_else(missing)?.state;
         Ok([hive_kernels::array_bytes(seen)?, hive_kernels::array_bytes(matrices)?].concat())
     }
 
-    /// Restores what [`Self::export`] gave.
+    /// Restores a state that [`Self::export`] serialized.
     pub(crate) fn import(
         shape: RecurrentShape,
         activation: ActivationType,

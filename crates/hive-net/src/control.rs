@@ -18,7 +18,7 @@ const MAX_MESSAGE_BYTES: u32 = 1 << 20;
 const MAX_PART_BYTES: u32 = 4 << 20;
 
 /// A message must arrive within this time of its first byte, or the stream ends: a partial message takes memory.
-const WHOLE_WITHIN: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read size of a message.
 const PIECE_BYTES: usize = 64 << 10;
@@ -33,7 +33,7 @@ pub enum ControlError {
     #[error("a message of {0} bytes was announced; that is too long")]
     TooLarge(u32),
     /// The message did not arrive in time.
-    #[error("a message did not arrive within {} s", WHOLE_WITHIN.as_secs())]
+    #[error("a message did not arrive within {} s", MESSAGE_TIMEOUT.as_secs())]
     TooLate,
     /// The bytes do not decode as the expected message.
     #[error("a message could not be read; the other machine may run another version: {0}")]
@@ -70,7 +70,7 @@ impl Channel {
 
     /// Reads the first message, which the opener writes immediately.
     pub async fn read_first<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
-        let read = tokio::time::timeout(WHOLE_WITHIN, self.read_message()).await;
+        let read = tokio::time::timeout(MESSAGE_TIMEOUT, self.read_message()).await;
         read.unwrap_or(Err(ControlError::TooLate))
     }
 
@@ -150,6 +150,6 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
         }
         Ok(bytes)
     };
-    let bytes = tokio::time::timeout(WHOLE_WITHIN, rest).await.unwrap_or(Err(ControlError::TooLate))?;
+    let bytes = tokio::time::timeout(MESSAGE_TIMEOUT, rest).await.unwrap_or(Err(ControlError::TooLate))?;
     postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
 }

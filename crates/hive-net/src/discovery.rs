@@ -230,7 +230,7 @@ enum Pause {
     Unheard,
 }
 
-/// Reports what the listener hears.
+/// Reports the listener's announcements.
 struct Follower {
     here: PeerId,
     networks: Networks,

@@ -48,7 +48,7 @@ const WAITING_STREAMS: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a closing endpoint waits for its tasks: their connections are closed, so they end at once.
-const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
+const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dial is answered in one round trip, or a few with packet loss.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Assumed round trip before the first sample: a dial waits three of these before it retransmits, then twice as long
@@ -72,14 +72,14 @@ impl Channel {
         Self { send, recv, visit: None }
     }
 
-    /// Marks that the opener has said what it wants.
+    /// Marks that the opener's request has arrived.
     pub(crate) fn heard(&self) {
         if let Some(visit) = &self.visit {
             visit.heard();
         }
     }
 
-    /// Sends on this stream only what no other stream of the connection has to send.
+    /// Gives this stream a lower priority than all others of the connection.
     pub fn give_way(&self) {
         let _ = self.send.set_priority(-1);
     }
@@ -363,7 +363,7 @@ impl Endpoint {
         self.connections.lock().await.clear();
         self.inner.close().await;
         self.tasks.close();
-        if tokio::time::timeout(TASKS_END_WITHIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(TASKS_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("{} connections were still being served when the endpoint had closed", self.tasks.len());
         }
     }

@@ -172,7 +172,7 @@ impl AddressBook {
     pub(crate) fn vouch(&mut self, peer: PeerId, socket: SocketAddr, from: ReachableFrom) {
         let known = self.vouched.entry(peer).or_default();
         let before = known.iter().position(|(known, _)| *known == socket).map(|at| known.remove(at).1);
-        // What a person gave stays given when it is found to work nearby.
+        // An address from a person stays one when it is found to work nearby.
         let from = if before == Some(ReachableFrom::Anywhere) { ReachableFrom::Anywhere } else { from };
         known.insert(0, (socket, from));
         known.truncate(VOUCHED);

@@ -13,7 +13,7 @@ const BURST: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Default)]
 pub struct Pace(Arc<Mutex<Limit>>);
 
-/// The limit, and what is left of it at this moment; none where nothing is limited.
+/// The limit, and its unused part at this moment; none without a limit.
 #[derive(Debug, Default)]
 struct Limit {
     bytes_per_s: Option<f64>,

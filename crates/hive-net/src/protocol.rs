@@ -1,6 +1,6 @@
 //! The protocols between machines, and their ALPN names.
 
-/// What a channel is for.
+/// The purpose of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Pairing; open to strangers.

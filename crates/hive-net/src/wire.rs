@@ -38,7 +38,7 @@ const VERSION: u8 = 2;
 const FLAG_SAMPLE: u8 = 1;
 const FLAG_LAST: u8 = 2;
 
-/// What a frame carries.
+/// The kind of a frame's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Prompt tokens, for the first stage.
@@ -81,7 +81,7 @@ impl Element {
 /// One message between stages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
-    /// What it carries.
+    /// The kind of its contents.
     pub kind: Kind,
     /// The payload's element type.
     pub element: Element,

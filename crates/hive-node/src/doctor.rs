@@ -1,4 +1,4 @@
-//! Checks what this machine can do, and what is wrong with it.
+//! Checks this machine's abilities and problems.
 
 use std::net::SocketAddr;
 

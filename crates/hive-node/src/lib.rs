@@ -63,7 +63,7 @@ pub mod store {
 
 /// Models in memory.
 pub mod serving {
-    pub use hive_serving::{ByHandError, Layout, ModelRequest, ServeError, Serving};
+    pub use hive_serving::{Layout, ManualPlanError, ModelRequest, ServeError, Serving};
     pub use hive_types::{LoadingView, ModelView, StageLayers, StageView};
 }
 

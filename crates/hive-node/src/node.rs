@@ -34,13 +34,13 @@ struct Inner {
     member: Membership,
     host: StageHost,
     serving: Serving,
-    /// What the owner has set.
+    /// The owner's settings.
     owner: Owner,
     switches: watch::Sender<Switches>,
     leaving: AtomicBool,
 }
 
-/// What the owner has set, at the start and in the settings file.
+/// The owner's settings, at the start and in the settings file.
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,

@@ -1,4 +1,4 @@
-//! The limit on open files and sockets of this process: raised to what the system allows.
+//! The limit on open files and sockets of this process: raised to the system's limit.
 //!
 //! A program started from a window has a soft limit of 256 on a Mac and 1024 on Linux, for the sake of old programs;
 //! the hard limit is about a thousand times higher. A node needs sockets to every machine, pipes to every worker, and

@@ -26,8 +26,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// The most memory to share, as people write it: "8GiB".
     pub memory: Option<String>,
-    /// The most disk for what this machine fetches of models, as people write it: "100 GB". What nobody has used for
-    /// longest makes room. No limit by default.
+    /// The disk limit for fetched parts of models, as people write it: "100 GB". The least recently used parts are
+    /// evicted first. No limit by default.
     pub disk: Option<String>,
     /// Whether to share memory with the swarm at all.
     pub share: Option<bool>,
@@ -37,15 +37,16 @@ pub struct Settings {
     pub only_when_idle_minutes: Option<u64>,
     /// Limit on the rate of sending to other machines, in megabits per second.
     pub bandwidth_mbit_per_s: Option<u64>,
-    /// Limit on the rate of downloads from Hugging Face, in megabits per second. What other machines send does not count.
+    /// Limit on the rate of downloads from Hugging Face, in megabits per second. Downloads from other machines do not
+    /// count.
     pub download_mbit_per_s: Option<u64>,
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
     /// Unload a model after this many minutes without a question; never unless set. 0 unloads it right after its answers.
     pub unload_after_idle_minutes: Option<u64>,
-    /// Whether this machine fetches what it lacks of a model: from approved machines and, unless `lan_only` is set, from
-    /// the hub that the model is from. True unless set.
+    /// Whether this machine fetches missing layers: from approved machines and, unless `lan_only` is set, from the
+    /// model's hub. True unless set.
     pub fetch_models: Option<bool>,
     /// Whether all traffic stays on the local network.
     pub lan_only: Option<bool>,
@@ -191,7 +192,7 @@ impl Settings {
     }
 }
 
-/// The smallest number allowed without a unit: whoever writes "8" does not mean eight bytes.
+/// The smallest number allowed without a unit: a person who writes "8" does not mean eight bytes.
 const LEAST_BARE_BYTES: f64 = 1e6;
 
 /// Parses an amount of memory as people write it: "8GiB", "500 MB", "1073741824". 0 is zero in any unit.

@@ -27,7 +27,7 @@ pub struct Policy {
     pub keep_prompts_here: bool,
 }
 
-/// What the owner has switched at run time; kept over restarts.
+/// The owner's switches at run time; kept over restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Switches {

@@ -1,4 +1,4 @@
-//! The data folder: holds what must survive a restart, and is used by one process at a time.
+//! The data folder: holds the state that survives a restart, and is used by one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};

@@ -5,7 +5,7 @@ use hive_net::{PeerId, fingerprint};
 /// Minimum length of a key's beginning; a shorter one could match by accident.
 const SHORTEST_PREFIX: usize = 4;
 
-/// What a person wrote matches no machine, or several.
+/// A name matches no machine, or several.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FindPeerError {
     /// None.
@@ -14,7 +14,7 @@ pub enum FindPeerError {
     /// More than one.
     #[error("\"{who}\" could be any of {}; use the id or the three words", candidates.join(", "))]
     Several {
-        /// What the person wrote.
+        /// The name.
         who: String,
         /// The machines that match.
         candidates: Vec<String>,

@@ -1,4 +1,4 @@
-//! The machines that may hold parts of a model: present, sharing and trusted, with what is known of each.
+//! The machines that may hold parts of a model: present, sharing and trusted, each with its profile.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub enum Scope {
 
 /// Why a plan does not use a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum WhyNot {
+enum Exclusion {
     /// It is not present; the reason, if known.
     Away(Option<String>),
     /// It does not share now, or not with this machine; the reason, if known.
@@ -37,7 +37,7 @@ enum WhyNot {
     WrongNumbers(Duration),
 }
 
-impl WhyNot {
+impl Exclusion {
     fn words(&self, name: &str, source: Option<&ModelSource>) -> String {
         let because = |what: &str, why: &Option<String>| match why {
             Some(why) => format!("{name} {what}: {why}"),
@@ -46,16 +46,16 @@ impl WhyNot {
         match self {
             Self::Away(why) => because("is not here", why),
             Self::NotSharing(why) => because("does not share", why),
-            Self::NoPrompts => format!("{name} left out: it may not see prompts of this machine"),
+            Self::NoPrompts => format!("{name} is not used: it may not see this machine's prompts"),
             Self::Lacks(lack) => match source {
                 Some(source) => Lacking::new(name.to_owned(), source, *lack).to_string(),
                 None => format!("{name} does not have the model"),
             },
             Self::Failed(rest) => {
-                format!("{name} left out for {} min: its stages failed", rest.as_secs().div_ceil(60))
+                format!("{name} is quarantined for {} min: its stages failed", rest.as_secs().div_ceil(60))
             }
             Self::WrongNumbers(rest) => {
-                format!("{name} left out for {} h: it computed wrong numbers", rest.as_secs().div_ceil(3600))
+                format!("{name} is quarantined for {} h: it computed wrong numbers", rest.as_secs().div_ceil(3600))
             }
         }
     }
@@ -78,14 +78,14 @@ pub struct Candidate {
     pub placement: Placement,
     /// The figures that plans use.
     pub profile: NodeProfile,
-    /// Memory that it offers in addition to what it holds, in bytes.
+    /// Memory that it can offer beyond what it already holds, in bytes.
     room_bytes: u64,
     /// Round trip in microseconds and bits per second from this machine; `None` for this machine itself.
     link: Option<(f64, f64)>,
     /// The fraction of its claimed speed that plans use.
     pub pace: f64,
-    /// Its claimed speed, divided by the most that is credited of it.
-    claims_times: f64,
+    /// Its claimed speed divided by the speed that plans credit.
+    overclaim: f64,
 }
 
 /// The link between two machines. If neither is this one, both the round trip and the rate are those of the worse of
@@ -113,8 +113,8 @@ impl Membership {
         (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
     }
 
-    /// Whether a machine claims to have room for this many bytes.
-    pub fn says_it_has_room(&self, machine: PeerId, bytes: u64) -> bool {
+    /// Whether a machine advertises room for this many bytes.
+    pub fn advertises_capacity(&self, machine: PeerId, bytes: u64) -> bool {
         let enough = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.room_bytes() >= bytes;
         self.sharing_others().iter().any(enough)
     }
@@ -139,68 +139,68 @@ impl Membership {
     pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
-            format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
+            format!("{name} is planned at {percent:.0} % of its claimed speed, as measured")
         });
-        let unproven = machines.iter().filter(|machine| machine.claims_times > NOTABLY_MORE).map(|machine| {
-            let (name, times) = (&machine.placement.name, machine.claims_times);
-            format!("{name} says it is {times:.0} times as fast as it counts here, until an answer has shown that")
+        let unproven = machines.iter().filter(|machine| machine.overclaim > NOTABLY_MORE).map(|machine| {
+            let (name, times) = (&machine.placement.name, machine.overclaim);
+            format!("{name} claims to be {times:.0} times as fast as planned; an answer has to confirm it")
         });
         let full = machines.iter().filter(|machine| self.trust().room_bytes(machine.placement.addr.id()) < u64::MAX);
         let full = full.map(|machine| {
             let name = &machine.placement.name;
-            format!("{name} counts with less memory than it says: it had no room for a part of a model a moment ago")
+            format!("{name} is planned with less memory than it reports: it refused a stage a moment ago")
         });
         let is_used = |peer: PeerId| machines.iter().any(|machine| machine.placement.addr.id() == peer);
         let others = self.sharing_others().into_iter().filter(|(peer, _)| !is_used(*peer));
-        let left_out = others.filter_map(|(peer, profile)| {
-            let why = self.why_not(peer, Some(&profile), source, Scope::Healthy)?;
+        let excluded = others.filter_map(|(peer, profile)| {
+            let why = self.exclusion(peer, Some(&profile), source, Scope::Healthy)?;
             Some(why.words(&self.peers().name(peer), source))
         });
-        slower.chain(unproven).chain(full).chain(left_out).collect()
+        slower.chain(unproven).chain(full).chain(excluded).collect()
     }
 
     /// The reasons why approved machines are excluded from a model's plans.
-    pub fn left_out(&self, source: &ModelSource) -> Vec<String> {
-        self.peers().approved().into_iter().filter_map(|peer| self.why_left_out(peer, source)).collect()
+    pub fn exclusions(&self, source: &ModelSource) -> Vec<String> {
+        self.peers().approved().into_iter().filter_map(|peer| self.exclusion_of(peer, source)).collect()
     }
 
     /// Why an approved machine is excluded from a model's plans, if it is.
-    pub fn why_left_out(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
+    pub fn exclusion_of(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
         let profile = self.peers().profile_of_present(machine);
-        let why = self.why_not(machine, profile.as_ref(), Some(source), Scope::Healthy)?;
+        let why = self.exclusion(machine, profile.as_ref(), Some(source), Scope::Healthy)?;
         Some(why.words(&self.peers().name(machine), Some(source)))
     }
 
     /// Why a plan may not use a machine, if so. `profile` is `None` if the machine is absent.
-    fn why_not(
+    fn exclusion(
         &self,
         machine: PeerId,
         profile: Option<&Profile>,
         source: Option<&ModelSource>,
         scope: Scope,
-    ) -> Option<WhyNot> {
-        let Some(profile) = profile else { return Some(WhyNot::Away(self.peers().why_away(machine))) };
+    ) -> Option<Exclusion> {
+        let Some(profile) = profile else { return Some(Exclusion::Away(self.peers().why_away(machine))) };
         if !profile.sharing {
-            return Some(WhyNot::NotSharing(profile.not_sharing.clone()));
+            return Some(Exclusion::NotSharing(profile.not_sharing.clone()));
         }
         if !self.may_see_prompts(machine) {
-            return Some(WhyNot::NoPrompts);
+            return Some(Exclusion::NoPrompts);
         }
         if let Some(lack) = source.and_then(|source| self.lacks().of(machine, profile, source)) {
-            return Some(WhyNot::Lacks(lack));
+            return Some(Exclusion::Lacks(lack));
         }
         let left = self.trust().quarantined_for(machine)?;
         if scope == Scope::WithLoadFailures && self.trust().may_be_asked_again(machine) {
             return None;
         }
-        Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(left) } else { WhyNot::Failed(left) })
+        Some(if self.trust().is_quarantined(machine) { Exclusion::WrongNumbers(left) } else { Exclusion::Failed(left) })
     }
 
     /// Quarantines a machine that computed wrong numbers, and notifies the owner.
     pub fn quarantine(&self, machine: PeerId, name: &str) {
         if !self.trust().is_quarantined(machine) {
-            self.trust().caught(machine);
-            self.peers().notice(machine, format!("{name} computed wrong numbers and is left out."));
+            self.trust().quarantine(machine);
+            self.peers().notice(machine, format!("{name} computed wrong numbers and is quarantined."));
         }
     }
 
@@ -212,7 +212,7 @@ impl Membership {
         }
     }
 
-    /// For a machine that reported a model as missing when asked to load it: what it lacks.
+    /// How a machine lacks a model that it reported as missing when asked to load it.
     pub fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Lacking {
         let profile = self.peers().profile_of_present(machine).unwrap_or_default();
         let lack = self.lacks().of(machine, &profile, source);
@@ -238,7 +238,7 @@ impl Membership {
     pub fn candidates(&self, source: Option<&ModelSource>, freed: &[(PeerId, u64)], scope: Scope) -> Vec<Candidate> {
         let own = self.profile();
         let mut others = self.sharing_others();
-        others.retain(|(peer, profile)| self.why_not(*peer, Some(profile), source, scope).is_none());
+        others.retain(|(peer, profile)| self.exclusion(*peer, Some(profile), source, scope).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
         // A machine that has not been measured is assumed to be as fast as the slowest measured one.
         let credible = |id: PeerId, profile: &Profile| {
@@ -259,7 +259,7 @@ impl Membership {
                     bytes_per_s: credible(id, profile).unwrap_or(slowest) * pace,
                     form: if profile.gpu { Form::Mlx } else { Form::Packed },
                 },
-                claims_times: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
+                overclaim: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
                 room_bytes: profile.room_bytes().min(self.trust().room_bytes(id)),
                 placement,
                 link,

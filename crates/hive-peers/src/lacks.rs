@@ -1,4 +1,4 @@
-//! Whether another machine has a model: by what it reports of its disk, and by its replies to requests to load one.
+//! Whether another machine has a model: by its report of the models on its disk, and by its replies to load requests.
 //!
 //! Models are the same if their digests are, whatever their names. Lacking a model is not held against a machine.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_protocol::{ModelCopy, ModelSource, Profile, starter_name};
 
-/// What a machine lacks of a model.
+/// How a machine lacks a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// It does not have the model.
@@ -21,8 +21,8 @@ pub enum Lack {
     Unusable,
 }
 
-/// What a machine's profile says it lacks of a model; `None` also if the profile does not say, or the machine fetches what
-/// it lacks.
+/// How a machine lacks a model, by its profile; `None` also if the profile does not say, or the machine fetches missing
+/// layers.
 pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
     let (ModelSource::Named(name, digest), Some(copies)) = (source, &profile.copies) else { return None };
     if profile.fetches {
@@ -42,7 +42,7 @@ pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
 
 /// How long a machine's reply that a model is missing overrides its profile, which may be out of date, or from a
 /// version that lists no models.
-const TOLD: Duration = Duration::from_secs(20);
+const MISSING_REPORT_LIFETIME: Duration = Duration::from_secs(20);
 
 /// Models that machines reported as missing when asked to load a part.
 #[derive(Debug, Default)]
@@ -53,11 +53,11 @@ impl Lacks {
     pub fn note(&self, machine: PeerId, source: &ModelSource) {
         let ModelSource::Named(_, digest) = source else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, at| at.elapsed() < TOLD);
+        told.retain(|_, at| at.elapsed() < MISSING_REPORT_LIFETIME);
         told.insert((machine, digest.clone()), Instant::now());
     }
 
-    /// What a machine lacks of a model, by its profile and its replies.
+    /// How a machine lacks a model, by its profile and its replies.
     pub fn of(&self, machine: PeerId, profile: &Profile, source: &ModelSource) -> Option<Lack> {
         lack(profile, source).or_else(|| self.has_told(machine, source).then_some(Lack::Missing))
     }
@@ -66,11 +66,11 @@ impl Lacks {
     pub fn has_told(&self, machine: PeerId, source: &ModelSource) -> bool {
         let ModelSource::Named(_, digest) = source else { return false };
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < TOLD)
+        told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < MISSING_REPORT_LIFETIME)
     }
 }
 
-/// What a machine lacks, displayed with what to do about it.
+/// A model that a machine lacks, displayed with the remedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lacking {
     machine: String,
@@ -79,7 +79,7 @@ pub struct Lacking {
 }
 
 impl Lacking {
-    /// What the machine of this name lacks of a model.
+    /// The model that the machine of this name lacks.
     pub fn new(machine: String, model: &ModelSource, lack: Lack) -> Self {
         Self { machine, model: model.clone(), lack }
     }

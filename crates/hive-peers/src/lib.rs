@@ -1,10 +1,10 @@
-//! The other machines: identity, approval, rights, addresses, presence, and what was observed of them.
+//! The other machines: identity, approval, rights, addresses, presence, and observations of them.
 //!
-//! [`Membership`] is this machine among them: its identity, network and profile. [`Peers`] is what is known of the
+//! [`Membership`] is this machine among them: its identity, network and profile. [`Peers`] has the records of the
 //! others; `presence` keeps in touch with approved machines, `pairing` lets two people decide about a stranger, and
 //! `fleet` says which machines may hold parts of a model.
 //!
-//! Invariant: nothing here knows what a machine computes. What presence needs of that comes through [`Local`].
+//! Invariant: nothing here knows a machine's computations. Presence asks [`Local`] for the little it needs.
 
 mod changes;
 pub mod data;

@@ -1,4 +1,5 @@
-//! What presence needs of the rest of the node: the profile, and handlers of what other machines open.
+//! The interface between presence and the rest of the node: the profile, and handlers of channels that other machines
+//! open.
 
 use std::pin::Pin;
 

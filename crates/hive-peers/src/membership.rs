@@ -247,7 +247,7 @@ impl Membership {
         self.view().notify();
     }
 
-    /// What each machine did today for people and programs here.
+    /// Each machine's answers and tokens of today for people and programs here.
     pub fn today(&self) -> Vec<(PeerId, DayWork)> {
         self.inner.today.lock().unwrap_or_else(PoisonError::into_inner).on(today::date())
     }
@@ -294,7 +294,7 @@ impl Membership {
         views
     }
 
-    /// What this machine observes of another, to diagnose why it is unreachable.
+    /// Observations of another machine, to diagnose why it is unreachable.
     pub(crate) fn observe(&self, peer: PeerId, relayed: bool) -> Observation {
         let announced = self.peers().announced(peer);
         let near = announced.iter().flatten().copied().find(|socket| self.endpoint().networks().is_near(socket.ip()));
@@ -385,7 +385,7 @@ impl Membership {
         self.peers().paths(peer).into_iter().find(|path| path.link.remote == link.remote).map(|path| path.bits_per_s)
     }
 
-    /// A machine's address: what this node knows, plus some of the hints in `of`.
+    /// A machine's address: the known ones, plus some of the hints in `of`.
     pub fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
         let known = self.peers().addr(of.id());
         // Hints come from other machines, and each address costs a packet, so only a few are taken.

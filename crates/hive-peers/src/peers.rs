@@ -383,7 +383,7 @@ impl Peers {
 
     fn forget(&self, peer: PeerId, change: impl FnOnce(&mut State)) -> Result<(), DataError> {
         let mut state = self.lock();
-        // Dropping the verdict's sender tells whoever waits that the answer is no.
+        // Dropping the verdict's sender tells the waiting request that the answer is no.
         state.pending.remove(&peer);
         state.contact.remove(&peer);
         state.profiles.remove(&peer);

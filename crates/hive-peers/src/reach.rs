@@ -31,7 +31,7 @@ impl From<Condition> for Absence {
     }
 }
 
-/// What was observed of a machine.
+/// The observations of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]
 pub(crate) struct Observation {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a stopping node waits for its tasks. They end at once: whatever they wait for has ended before.
-const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
+const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tasks of a node. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,7 @@ impl Tasks {
         self.tracker.len()
     }
 
-    /// Ends this machine's answers early; they keep what they have so far.
+    /// Ends this machine's answers early; they keep their tokens so far.
     pub fn end_answers(&self) {
         self.answers.cancel();
     }
@@ -54,7 +54,7 @@ impl Tasks {
     /// Waits until the last task has ended, up to the time-out.
     pub async fn ended(&self) {
         self.tracker.close();
-        if tokio::time::timeout(TASKS_END_WITHIN, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(TASKS_TIMEOUT, self.tracker.wait()).await.is_err() {
             tracing::warn!("{} tasks of the node had not ended when it stopped", self.count());
         }
     }

@@ -1,4 +1,4 @@
-//! What each machine did today for the owner of this one: answers that it took part in, and their tokens. A restart
+//! Each machine's work of today for the owner of this one: answers that it took part in, and their tokens. A restart
 //! keeps it; a new day begins at zero.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) const FILE: &str = "today.json";
 
-/// What one machine did.
+/// One machine's work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DayWork {
     /// Answers that it took part in.
@@ -18,7 +18,7 @@ pub struct DayWork {
     pub tokens: u64,
 }
 
-/// A day, and what each machine did on it.
+/// A day, and each machine's work on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Day {
     date: Option<Date>,
@@ -43,7 +43,7 @@ impl Day {
         }
     }
 
-    /// What each machine did on this date.
+    /// Each machine's work on this date.
     pub(crate) fn on(&self, date: Date) -> Vec<(PeerId, DayWork)> {
         let is_today = self.date == Some(date);
         self.machines.iter().filter(|_| is_today).map(|(machine, work)| (*machine, *work)).collect()

@@ -1,4 +1,4 @@
-//! What this machine has observed of the others, weighed against their claims.
+//! Observations of the other machines, weighed against their claims.
 //!
 //! Machines report their speed and memory, but observations count more. A machine whose stages are slower than claimed
 //! is planned at the observed speed; one whose stages fail is quarantined, longer each time. Both penalties decay,
@@ -42,7 +42,7 @@ pub enum Failing {
     Computing,
 }
 
-/// What was observed of one machine.
+/// The observations of one machine.
 #[derive(Debug, Default)]
 struct Seen {
     failures: Vec<(Instant, Failing)>,
@@ -53,8 +53,8 @@ struct Seen {
     times_slow: u32,
     /// The highest observed rate at which it reads weights, in bytes per second.
     shown_bytes_per_s: Option<f64>,
-    /// When it was caught computing wrong numbers.
-    caught: Option<Instant>,
+    /// When a spot check found that it computed wrong numbers.
+    wrong_numbers_at: Option<Instant>,
     /// Whether this owner was already notified that another machine disagrees with it.
     doubted: bool,
 }
@@ -72,9 +72,9 @@ impl Seen {
 
     /// Whether only load failures count against it. If so, it may be retried when there is no plan without it.
     fn may_be_asked_again(&self, now: Instant) -> bool {
-        let is_caught = self.caught.is_some_and(|at| now - at < WRONG_NUMBERS_QUARANTINE);
+        let computed_wrong = self.wrong_numbers_at.is_some_and(|at| now - at < WRONG_NUMBERS_QUARANTINE);
         let mut recent = self.failures.iter().filter(|(at, _)| now - *at < FORGOTTEN);
-        !is_caught && recent.all(|(_, how)| *how == Failing::Loading)
+        !computed_wrong && recent.all(|(_, how)| *how == Failing::Loading)
     }
 
     /// The most memory that plans may use of it, in bytes, whatever it claims.
@@ -94,7 +94,7 @@ impl Seen {
     fn quarantined_for(&self, now: Instant) -> Option<Duration> {
         let until =
             |since: Instant, rest: Duration| (since + rest).checked_duration_since(now).filter(|rest| !rest.is_zero());
-        let quarantined = self.caught.and_then(|at| until(at, WRONG_NUMBERS_QUARANTINE));
+        let quarantined = self.wrong_numbers_at.and_then(|at| until(at, WRONG_NUMBERS_QUARANTINE));
         quarantined.max(self.quarantined_for_failures(now))
     }
 
@@ -128,7 +128,7 @@ impl Seen {
     }
 }
 
-/// What was observed of all other machines.
+/// The observations of all other machines.
 #[derive(Debug, Default)]
 pub struct Trust(Mutex<HashMap<PeerId, Seen>>);
 
@@ -190,9 +190,9 @@ impl Trust {
         credible(claimed, shown, Some(own.unwrap_or(ASSUMED_BYTES_PER_S)))
     }
 
-    /// Records that a machine was caught computing wrong numbers.
-    pub fn caught(&self, machine: PeerId) {
-        self.seen().entry(machine).or_default().caught = Some(Instant::now());
+    /// Quarantines a machine that computed wrong numbers.
+    pub fn quarantine(&self, machine: PeerId) {
+        self.seen().entry(machine).or_default().wrong_numbers_at = Some(Instant::now());
     }
 
     /// Marks a machine as doubted; returns whether it was not before.
@@ -202,7 +202,7 @@ impl Trust {
 
     /// Whether a machine is quarantined for wrong numbers.
     pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
-        let at = self.seen().get(&machine).and_then(|seen| seen.caught);
+        let at = self.seen().get(&machine).and_then(|seen| seen.wrong_numbers_at);
         at.is_some_and(|at| at.elapsed() < WRONG_NUMBERS_QUARANTINE)
     }
 }
@@ -244,7 +244,7 @@ mod tests {
         seen.failed(Failing::Computing, start);
         assert!(!seen.may_be_asked_again(start));
         assert!(seen.may_be_asked_again(start + FORGOTTEN));
-        seen.caught = Some(start);
+        seen.wrong_numbers_at = Some(start);
         assert!(!seen.may_be_asked_again(start + FORGOTTEN));
     }
 
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_machine_that_computed_wrong_numbers_is_left_out_for_a_day() {
         let (mut seen, start) = (Seen::default(), Instant::now());
-        seen.caught = Some(start);
+        seen.wrong_numbers_at = Some(start);
         seen.failed(Failing::Computing, start);
         assert_eq!(seen.quarantined_for(start), Some(WRONG_NUMBERS_QUARANTINE));
         assert_eq!(seen.quarantined_for(start + WRONG_NUMBERS_QUARANTINE), None);

@@ -185,7 +185,7 @@ impl<'a> Problem<'a> {
         self.model.layer_bytes.len()
     }
 
-    /// The layers of these parts: what lies between two cuts, mostly a single layer.
+    /// The layers of these parts, each between two cuts; mostly a single layer.
     fn parts(&self, parts: &Range<usize>) -> Range<usize> {
         self.cuts[parts.start]..self.cuts[parts.end]
     }

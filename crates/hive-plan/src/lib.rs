@@ -81,7 +81,7 @@ pub struct Plan {
     pub decode_tokens_per_s: Option<f64>,
     /// Tokens of all conversations together that fit into the machines' memory.
     ///
-    /// If every layer keeps the same of each token, any conversations of so many tokens together fit. What stops
+    /// If every layer keeps the same of each token, any conversations with this total of tokens fit. What stops
     /// growing, such as a window, and what is kept whatever the length is counted for one conversation: this is then
     /// the length of the longest single conversation, and several of as many tokens together need more. `u64::MAX` if
     /// nothing grows with the length.

@@ -25,7 +25,7 @@ pub(crate) fn held(stages: &[PlannedStage]) -> BTreeMap<usize, Held> {
     held
 }
 
-/// Above all tokens that machines have room for: what is as good as no limit.
+/// More tokens than any machines have room for: effectively no limit.
 const MOST_TOKENS: u64 = 1 << 30;
 
 /// Tokens whose states fit on every machine beside everything else, as `Plan::room_tokens` has them.

@@ -13,7 +13,7 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
     if machines.is_empty() {
         return Err(PlanError::NoStages);
     }
-    // What may not be cut is balanced as one.
+    // Layers that may not be separated are balanced as one.
     let cuts = model.cuts();
     let possible = cuts.len() - 1;
     if machines.len() > possible {

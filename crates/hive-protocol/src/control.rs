@@ -105,7 +105,7 @@ pub struct Continued {
     pub position: u32,
 }
 
-/// What a stage sends again, because the machine that had it is lost.
+/// The range that a stage replays, because the machine that had it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
     /// The session.
@@ -202,7 +202,7 @@ pub struct WantedBytes {
     pub file: String,
     /// Its size; a file of another size is another file.
     pub size: u64,
-    /// Offsets in it. Of these, the sender sends what it has.
+    /// Offsets in it. The sender sends those that it has.
     pub ranges: Vec<Range<u64>>,
 }
 
@@ -247,8 +247,8 @@ pub enum Request {
     Rows(StageId, Span),
     /// Recompute rows and reply with their digests.
     Recompute(StageId, Box<Recompute>),
-    /// Bring these layers of a model to your disk. Answered with `Fetched` as they come, then with `Done`, or with what is
-    /// in the way.
+    /// Fetch these layers of a model to your disk. Answered with `Fetched` as they arrive, then with `Done` or an
+    /// error.
     Fetch(ModelSource, Range<usize>),
     /// Send the outline of the model with this digest; it follows on the same stream.
     Outline(String),

@@ -1,4 +1,4 @@
-//! Digests of rows, to compare what a stage received with what another machine recomputes.
+//! Digests of rows, to compare the rows that a stage received with those that another machine recomputes.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

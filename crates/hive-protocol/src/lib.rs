@@ -1,4 +1,4 @@
-//! The messages between nodes, and what a machine reports of itself.
+//! The messages between nodes, and machines' profiles.
 //!
 //! Control messages are encoded with postcard, which encodes variants and fields by position, so new ones go to the
 //! end. A [`Profile`] is JSON, and readers skip fields that they do not know. Frames of hidden states and tokens belong

@@ -1,4 +1,4 @@
-//! A machine's profile: what it reports of itself to the machines it has approved.
+//! A machine's profile: its report about itself to the machines it has approved.
 //!
 //! The profile is sent as JSON, and readers skip fields that they do not know, so older and newer versions understand
 //! each other.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelCopy;
 
-/// What a machine reports of itself.
+/// A machine's report about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
@@ -48,7 +48,7 @@ pub struct Profile {
     pub held_bytes: u64,
     /// Whether that exceeds the cap, so that other machines must take layers over.
     pub over_cap: bool,
-    /// The most it could offer with nothing else in memory, in bytes: the owner's cap, or what its GPU holds.
+    /// The most it could offer with nothing else in memory, in bytes: the owner's cap, or its GPU's memory.
     pub limit_bytes: Option<u64>,
     /// The owner's limit on sending, in bits per second, if set.
     pub sends_bits_per_s: Option<u64>,
@@ -56,7 +56,7 @@ pub struct Profile {
     pub models: Vec<String>,
     /// Every model on its disk; `None` until all of them have been read.
     pub copies: Option<Vec<ModelCopy>>,
-    /// Whether it fetches what it lacks of a model: from the machine that asks for it, from others, or from a hub.
+    /// Whether it fetches missing layers: from the machine that asks for them, from others, or from a hub.
     pub fetches: bool,
     /// Answers it is computing a part of.
     pub sessions: usize,
@@ -93,7 +93,7 @@ impl Profile {
         }
     }
 
-    /// Memory it offers once `freed_bytes` of what it holds are freed.
+    /// Memory it offers once `freed_bytes` of its layers are freed.
     pub fn offered_after(&self, freed_bytes: u64) -> u64 {
         let offered = self.offered_bytes.saturating_add(freed_bytes);
         offered.min(self.limit_bytes.unwrap_or(u64::MAX)).max(self.offered_bytes)
@@ -109,7 +109,7 @@ impl Profile {
 /// Memory always left to the system and the owner's programs, in bytes.
 const HEADROOM_BYTES: u64 = 1 << 30;
 
-/// What a machine can offer: the available memory beyond the headroom, up to its limit.
+/// The memory that a machine can offer: the available memory beyond the headroom, up to its limit.
 pub fn offered_bytes(available: u64, limit: Option<u64>) -> u64 {
     available.saturating_sub(HEADROOM_BYTES).min(limit.unwrap_or(u64::MAX))
 }

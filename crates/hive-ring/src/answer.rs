@@ -1,11 +1,11 @@
 //! An answer on its way: frames in, events out, and resuming after a machine is lost.
 //!
 //! When a stage is lost, another machine takes over (`ring/failover.rs`). The answer then asks every stage which
-//! position it expects next, and has the stage before it replay what is missing; the first stage gets the tokens from
-//! here. So only what the new stage does not have is recomputed, and the answer resumes at the very next token. If no
+//! position it expects next, and has the stage before it replay the missing rows; the first stage gets the tokens from
+//! here. So only rows that the new stage lacks are recomputed, and the answer resumes at the very next token. If no
 //! machine can take over, the model is loaded again wherever it fits, and prompt and answer are replayed. Sampling
 //! depends on the position, and rows are replayed in the same pieces as the first time (`Pieces`). On CPUs, the words
-//! are those of an undisturbed run; docs/exactness.md says what a GPU makes of it.
+//! are those of an undisturbed run; docs/exactness.md describes GPUs.
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
@@ -34,7 +34,7 @@ use crate::request::Request;
 use crate::ring::{Failed, Ring};
 use crate::source::Source;
 use end::Bound;
-use silence::Stuck;
+use silence::Stall;
 use spot_checks::SpotChecks;
 
 /// An answer on its way.
@@ -68,7 +68,7 @@ pub(crate) struct Answer {
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
     resumed_tokens: usize,
-    stuck: Stuck,
+    stall: Stall,
     /// Its failure in an earlier ring, if no token has come since.
     failed: Option<Failed<PeerId>>,
     spot_checks: SpotChecks,
@@ -116,7 +116,7 @@ impl Answer {
             detokenizer: Detokenizer::new(),
             tokens: request.resume_tokens.clone(),
             resumed_tokens: request.resume_tokens.len(),
-            stuck: Stuck::default(),
+            stall: Stall::default(),
             failed: None,
             spot_checks: SpotChecks::default(),
             rows_from: 0,

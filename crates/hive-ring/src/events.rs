@@ -57,7 +57,7 @@ impl Summary {
 /// Something that happens while an answer is generated.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Progress on the prompt, or on what is replayed to a new stage.
+    /// Progress on the prompt, or on a replay to a new stage.
     Reading {
         /// Tokens computed so far.
         tokens: usize,

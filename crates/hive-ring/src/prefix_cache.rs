@@ -29,7 +29,7 @@ struct Retained {
 pub(crate) struct PrefixCache {
     sessions: VecDeque<Retained>,
     most_tokens: usize,
-    /// What a session takes beside its tokens, as tokens.
+    /// A session's fixed memory, as a number of tokens.
     own_tokens: usize,
     /// When the most recent one was retained.
     latest: Option<Instant>,
@@ -173,7 +173,7 @@ mod tests {
         let dropped = retain(&mut cache, 100, tokens(0..MOST_TOKENS as u32));
         assert_eq!(dropped.len(), MOST_SESSIONS);
         assert_eq!(retain(&mut cache, 101, tokens(0..MOST_TOKENS as u32 + 1)), [100, 101]);
-        // What a session takes whatever its length counts as well.
+        // A session's fixed memory counts as well.
         let mut cache = PrefixCache::new(100, 30);
         assert!(retain(&mut cache, 1, tokens(0..20)).is_empty());
         assert!(retain(&mut cache, 2, tokens(0..20)).is_empty());

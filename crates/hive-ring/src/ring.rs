@@ -91,7 +91,7 @@ struct Inner {
     /// Tokens that the answers under way may have in the KV caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
-    /// What each conversation takes beside its tokens.
+    /// Each conversation's fixed memory.
     own_tokens: usize,
     /// Tokens per chunk of a prompt. Smaller chunks overlap better across stages, larger ones compute faster.
     prompt_chunk: usize,

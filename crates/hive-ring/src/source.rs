@@ -13,7 +13,7 @@ pub struct SourceError(pub String);
 /// The future that a source returns.
 pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Ring, SourceError>> + Send + 'a>>;
 
-/// Whoever had the model loaded for an answer.
+/// The caller that had the model loaded for an answer.
 pub trait Source: Send + Sync {
     /// The ring of the model on the machines that are present; loads the model if necessary.
     fn ring(&self) -> Loading<'_>;

@@ -13,58 +13,58 @@ pub enum ServeError {
     #[error(transparent)]
     Find(#[from] FindError),
     /// No plan is possible.
-    #[error("{error}{}", not_counted(left_out))]
+    #[error("{error}{}", not_counted(exclusions))]
     Plan {
         /// Why.
         error: PlanError,
         /// The excluded machines with the reasons, for people.
-        left_out: Vec<String>,
+        exclusions: Vec<String>,
     },
     /// Fewer machines are usable than were asked for.
-    #[error("{wanted} machines were asked for, but only {} can take a part{}", usable.join(", "), who_cannot(left_out))]
+    #[error("{wanted} machines were asked for, but only {} can take a part{}", usable.join(", "), who_cannot(exclusions))]
     TooFew {
         /// The number of machines asked for.
         wanted: usize,
         /// The names of the usable machines.
         usable: Vec<String>,
         /// The other machines with the reasons, for people.
-        left_out: Vec<String>,
+        exclusions: Vec<String>,
     },
     /// A manual plan cannot be followed.
     #[error("this plan cannot be followed: {0}")]
-    ByHand(#[from] ByHandError),
+    ManualPlan(#[from] ManualPlanError),
     /// The model did not load.
     #[error(transparent)]
     Load(#[from] RingError),
     /// Somebody paused the download that it needs.
-    #[error("the download of {0} was paused; what has arrived is kept, so load the model or ask again to resume")]
+    #[error("the download of {0} was paused; the downloaded data is kept, so load the model or ask again to resume")]
     Paused(String),
     /// The node is stopping and loads nothing more.
     #[error("HiveMind is about to end on this machine")]
     Stopping,
 }
 
-fn not_counted(left_out: &[String]) -> String {
-    if left_out.is_empty() { String::new() } else { format!(". Not counted: {}", left_out.join("; ")) }
+fn not_counted(exclusions: &[String]) -> String {
+    if exclusions.is_empty() { String::new() } else { format!(". Not counted: {}", exclusions.join("; ")) }
 }
 
-fn who_cannot(left_out: &[String]) -> String {
-    if left_out.is_empty() {
+fn who_cannot(exclusions: &[String]) -> String {
+    if exclusions.is_empty() {
         "; no other machine is approved, see `hivemind peers`".to_owned()
     } else {
-        format!(": {}", left_out.join("; "))
+        format!(": {}", exclusions.join("; "))
     }
 }
 
 /// Why a manual plan cannot be followed.
 #[derive(Debug, thiserror::Error)]
-pub enum ByHandError {
+pub enum ManualPlanError {
     /// It names an unknown machine, or one of several.
     #[error(transparent)]
     Machine(#[from] FindPeerError),
     /// It uses an excluded machine; the text names the machine and the reason.
     #[error("{0}")]
-    LeftOut(String),
+    Excluded(String),
     /// Its layers are invalid.
     #[error(transparent)]
     Layers(#[from] ArrangeError),

@@ -82,7 +82,7 @@ impl Serving {
                 match self.member().lacks().of(peer, &profile, &source) {
                     Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
                     None if is_there(&profile, &source, &shown) => also_on.push(machine),
-                    // The machine has not reported its models yet, or fetches what it lacks.
+                    // The machine has not reported its models yet, or fetches missing layers.
                     None => {}
                 }
             }

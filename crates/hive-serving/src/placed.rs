@@ -34,5 +34,6 @@ pub(crate) struct PlacedModel {
 #[serde(default)]
 pub struct Placements {
     pub(crate) in_memory: Vec<PlacedModel>,
-    pub(crate) by_hand: Vec<PlacedModel>,
+    #[serde(rename = "by_hand")]
+    pub(crate) manual: Vec<PlacedModel>,
 }

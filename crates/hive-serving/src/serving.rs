@@ -4,13 +4,13 @@
 //! machines that are present. `placements.json` records where each is (`placements.rs`).
 
 mod answering;
-mod by_hand;
 mod counting;
 mod fetches;
 mod idle;
 mod judge;
 mod loading;
 mod loads;
+mod manual;
 mod marking;
 mod moving;
 mod place;
@@ -79,7 +79,7 @@ struct Inner {
     /// Models that were in memory when the node was killed, and are not restored yet.
     restoring: watch::Sender<Vec<PlacedModel>>,
     /// Manual plans.
-    by_hand: Mutex<Vec<PlacedModel>>,
+    manual: Mutex<Vec<PlacedModel>>,
     /// The tokenizer that was read for counting only.
     tokenizer: AsyncMutex<Option<KeptTokenizer>>,
     /// The content of `placements.json`.
@@ -105,7 +105,7 @@ impl Serving {
             latest: Mutex::default(),
             tokenizer: AsyncMutex::default(),
             restoring: watch::channel(placements.in_memory).0,
-            by_hand: Mutex::new(placements.by_hand),
+            manual: Mutex::new(placements.manual),
             marks: Mutex::new(marks),
             pinned: Mutex::default(),
         };
@@ -203,9 +203,9 @@ impl Serving {
         };
         for Loaded { ring, wanted, .. } in gone {
             ring.unload().await;
-            self.make_by_hand(&ModelRequest { stages: None, ..wanted }, None);
+            self.set_manual_plan(&ModelRequest { stages: None, ..wanted }, None);
         }
-        self.make_by_hand(&ModelRequest::named(name), None);
+        self.set_manual_plan(&ModelRequest::named(name), None);
         Some(true)
     }
 
@@ -223,7 +223,7 @@ impl Serving {
         for Loaded { ring, .. } in loaded {
             ring.unload().await;
         }
-        Placements { in_memory: Vec::new(), by_hand: self.by_hand().clone() }
+        Placements { in_memory: Vec::new(), manual: self.manual().clone() }
     }
 }
 

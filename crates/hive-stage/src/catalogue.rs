@@ -28,7 +28,7 @@ use hive_worker::text::{Model, TextError};
 const FILE: &str = "models.json";
 
 /// Interval between two scans of the disk.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a result counts if the process that read the model died or hung.
 const UNSETTLED_FOR: Duration = Duration::from_mins(1);
@@ -283,7 +283,7 @@ impl Catalogue {
         if let Some(nature) = aside(|| self.known(path)) {
             return Ok(nature);
         }
-        let _one_at_a_time = self.opening.lock().await;
+        let _opening_lock = self.opening.lock().await;
         if let Some(nature) = aside(|| self.known(path)) {
             return Ok(nature);
         }
@@ -392,7 +392,7 @@ impl Catalogue {
                 () = member.stopping() => return,
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.news.notified() => {}
                 () = member.stopping() => return,
             }

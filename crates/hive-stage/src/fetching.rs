@@ -1,4 +1,4 @@
-//! Models of which a machine fetches what it needs: what is kept of them, and what machines send each other.
+//! Models of which a machine fetches only the layers it needs: the store of parts, and the messages between machines.
 
 mod failure;
 pub(crate) mod held;
@@ -20,13 +20,13 @@ pub(crate) use sources::Sources;
 /// Above the number of machines times the number of models that are in use.
 const MOST_GIVEN: usize = 1000;
 
-/// What this machine keeps of models that it does not have whole, and the hub that it may ask for the rest.
+/// The store of partial models on this machine, and the hub that has the rest.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     store: PartStore,
     /// The most bytes that the store may take.
     cap: Mutex<Option<u64>>,
-    /// Held while room is made, so that two fetches do not count on the same.
+    /// Held during evictions, so that two fetches do not count on the same space.
     making_room: Mutex<()>,
     asks_hub: bool,
     /// For all that comes from the hub together.
@@ -71,9 +71,9 @@ impl Fetching {
         &self.hub_limit
     }
 
-    /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk, by removing
-    /// others. One that somebody begins to use meanwhile stays, and others go in its place. The result counts what is
-    /// coming until it is dropped.
+    /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk, by evicting
+    /// other copies. A copy that comes into use meanwhile stays, and another is evicted in its place. The result
+    /// reserves the bytes until it is dropped.
     pub(crate) fn make_room(
         &self,
         copy: &PartCopy,
@@ -82,7 +82,7 @@ impl Fetching {
         mut remove: impl FnMut(&PartCopy) -> io::Result<()>,
     ) -> Result<Coming, FetchFailure> {
         let _making_room = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever fetches into the same copy brings some of it.
+        // Another fetch into the same copy may write some of it.
         let needed = needed.saturating_sub(copy.pending());
         loop {
             let leaving = self.leaving(needed, left)?;

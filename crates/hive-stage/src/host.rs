@@ -5,19 +5,19 @@ mod budget;
 mod drain;
 mod eviction;
 mod fetching;
-mod giving;
 pub(crate) mod guests;
 #[cfg(test)]
 mod hostile;
 mod hosting;
+mod hub_fetch;
 mod lease;
-mod of_hub;
 pub(crate) mod orders;
+mod peer_fetch;
 mod reserving;
 mod routing;
 mod serve;
+mod serve_parts;
 mod streams;
-mod taking;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
@@ -50,18 +50,18 @@ pub struct HostOptions {
     pub bits_per_s: Option<u64>,
     /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
-    /// From where this machine fetches what it lacks of a model.
+    /// The sources of this machine's missing layers.
     pub fetches: Fetches,
-    /// The most disk for what it fetches, in bytes.
+    /// The disk limit for fetched parts, in bytes.
     pub disk_cap: Option<u64>,
     /// The rate limit for downloads, in bytes per second.
     pub download_bytes_per_s: Option<NonZeroU64>,
 }
 
-/// From where a machine fetches what it lacks of a model.
+/// The sources of a machine's missing layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fetches {
-    /// It computes with what is on its disk.
+    /// None: it computes with the models on its disk.
     #[default]
     Nothing,
     /// From approved machines.
@@ -208,9 +208,9 @@ impl StageHost {
         self.inner.fetching.copy_at(model).map(|copy| copy.in_use())
     }
 
-    /// Deletes what is left of fetches that were stopped before anything could be used. Touches files.
-    pub fn tidy_disk(&self) {
-        self.inner.fetching.store().tidy();
+    /// Deletes parts of fetches that stopped before the parts were usable. Touches files.
+    pub fn remove_orphaned_parts(&self) {
+        self.inner.fetching.store().remove_orphans();
     }
 
     /// Sets the most memory for all stages, in bytes. [`StageHost::settle`] ends the stages above it.

@@ -138,7 +138,7 @@ mod tests {
         assert!(!UNUSABLE.contains(['/', '\\']));
         let path = ModelSource::Path(disk.path().to_owned());
         assert!(matches!(locate(&path, false, &Catalogue::default()).await, Err(NotLocated::Path)));
-        // The model's own machine learns what is wrong with it.
+        // The model's own machine gets the error.
         let cause = open_at(&broken).await.unwrap_err().to_string();
         assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);
     }

@@ -44,7 +44,7 @@ pub enum FindError {
     Other {
         /// The name as written.
         name: String,
-        /// Names of what is there.
+        /// Names of the models that are here.
         others: Vec<String>,
     },
     /// Several models match.
@@ -71,7 +71,7 @@ pub enum FindError {
     Unfetched {
         /// The name as written.
         name: String,
-        /// What is in the way.
+        /// The obstacle.
         why: String,
     },
     /// It is where models are from, and is not given to this owner: it wants a token, or another one.
@@ -79,7 +79,7 @@ pub enum FindError {
     Denied {
         /// The name as written.
         name: String,
-        /// What the hub says.
+        /// The hub's error.
         why: HubError,
     },
 }
@@ -391,7 +391,7 @@ mod tests {
             std::fs::write(&path, "GGUF").unwrap();
             path
         };
-        // What is missing is reported when it is opened.
+        // Missing files are reported when it is opened.
         assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
         file("README.md");
         let first = file("a-Q4_0.gguf");

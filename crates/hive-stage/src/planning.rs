@@ -141,7 +141,7 @@ pub fn is_recurrent(model: &ModelCard, layers: &std::ops::Range<usize>) -> bool 
     states.iter().any(|state| state.fixed > 0)
 }
 
-/// What each layer keeps for a conversation, as the planner counts it.
+/// Each layer's memory for a conversation, as the planner counts it.
 fn states(footprint: &Footprint) -> Vec<StateBytes> {
     let state = |state: &hive_model::StateBytes| {
         let hive_model::StateBytes { per_token, fixed } = *state;

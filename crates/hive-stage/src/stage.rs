@@ -58,7 +58,7 @@ const FRAME_BYTES: usize = 32 << 20;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a check waits for the worker. A worker in the middle of a large batch does not answer in time; then the
-/// reply says what it owes.
+/// reply has the rows still to compute.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long a stage that ends may take to notify its sessions; one that waits for another machine cannot.
@@ -144,7 +144,7 @@ impl Stage {
         (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact, &Tasks::default()), orders)
     }
 
-    /// Memory in use, in bytes: the worker's, and what this node keeps for the stage's sessions.
+    /// Memory in use, in bytes: the worker's, and this node's for the stage's sessions.
     pub(crate) fn used_bytes(&self) -> u64 {
         let worker = self.process_id.and_then(hive_host::memory::resident_bytes).unwrap_or(0);
         worker.saturating_add(self.held_bytes.load(Ordering::Relaxed) as u64)
@@ -176,7 +176,7 @@ impl Stage {
         self.budget.clone()
     }
 
-    /// What this stage has computed, for the audit log.
+    /// This stage's work, for the audit log.
     pub(crate) fn usage(&self) -> Arc<Usage> {
         self.usage.clone()
     }
@@ -203,8 +203,8 @@ impl Stage {
         answered.await.ok()
     }
 
-    /// Checks the stage: by a request through the worker's own loop, or, if that takes too long, by what the worker
-    /// owes.
+    /// Checks the stage: by a request through the worker's own loop, or, if that takes too long, by the rows it still
+    /// has to compute.
     async fn check(&self, request: Request) -> Result<Reply, String> {
         let asked = Instant::now();
         let passed = match tokio::time::timeout(CHECK_TIMEOUT, self.put(request)).await {

@@ -7,8 +7,8 @@
 //! .locks/models--owner--name/<checksum>.lock                held while a blob is written
 //! ```
 //!
-//! Files appear in it whole or not at all: what is half written is in `blobs/<checksum>.hivemind.incomplete`, a name of
-//! our own, because older versions of `huggingface_hub` take every byte of `<checksum>.incomplete` for good.
+//! Files appear in it whole or not at all: unfinished ones are in `blobs/<checksum>.hivemind.incomplete`, a name of our
+//! own, because older versions of `huggingface_hub` take every byte of `<checksum>.incomplete` for good.
 
 pub(crate) mod lock;
 pub(crate) mod partial;
@@ -22,10 +22,10 @@ use crate::file_name::FileName;
 use crate::hub::RemoteFile;
 use crate::name::ModelName;
 
-/// What a download leaves free on the disk: a full one breaks other programs.
+/// Bytes that a download leaves free on the disk: a full disk breaks other programs.
 pub(crate) const LEFT_FREE: u64 = 64 << 20;
 
-/// What the cache has of a file.
+/// The state of a file in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     /// It is in the snapshot.
@@ -64,7 +64,7 @@ impl Repository {
         self.folder.join("blobs").join(format!("{}.hivemind.incomplete", checksum.blob()))
     }
 
-    /// What an older `huggingface_hub` left of them: the first bytes.
+    /// The first bytes of it, as an older `huggingface_hub` left them.
     pub(crate) fn left_over(&self, checksum: &Checksum) -> PathBuf {
         self.folder.join("blobs").join(format!("{}.incomplete", checksum.blob()))
     }
@@ -73,7 +73,7 @@ impl Repository {
         self.locks.join(format!("{}.lock", checksum.blob()))
     }
 
-    /// What is there of a file. One of the wrong size is not there.
+    /// The state of a file. A file of the wrong size counts as missing.
     pub(crate) fn presence(&self, commit: &str, file: &RemoteFile) -> Presence {
         let is_there =
             |path: PathBuf| fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == file.bytes);

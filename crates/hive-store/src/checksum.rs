@@ -1,4 +1,4 @@
-//! What the hub says a file's contents are, and the check that they are.
+//! The hub's checksum of a file, and the check of the contents.
 
 use std::fmt;
 
@@ -70,7 +70,7 @@ impl Check {
         }
     }
 
-    /// Whether the contents are what the hub says they are.
+    /// Whether the contents match the hub's checksum.
     pub(crate) fn holds(self) -> bool {
         self.context.is_none_or(|context| HEXLOWER.encode(context.finish().as_ref()) == self.expected)
     }

@@ -1,5 +1,5 @@
-//! What can go wrong between a hub and the disk. Each error says what happened, why, and what to do, and holds what a
-//! caller needs to act on it. None holds a token, or a link with a signature.
+//! The errors of a download, from hub to disk. Each states the failure, its cause and its remedy, and has the fields
+//! that a caller needs to act on it. None contains a token or a signed link.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::file_name::FileName;
 use crate::size::size;
 
-/// Why the hub did not answer, or not with what was asked.
+/// Why the hub did not answer, or gave the wrong answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HubError {
     /// The hub has no such repository, revision or file, or does not show it to us.
@@ -48,7 +48,7 @@ pub enum HubError {
     NoNetwork {
         /// The machine that was called.
         host: String,
-        /// What the system says.
+        /// The system's error.
         why: String,
     },
     /// A web page came where data belongs: a network that wants a login first, or a company's filter.
@@ -74,7 +74,7 @@ pub enum HubError {
     Certificate {
         /// The machine that was called.
         host: String,
-        /// What is wrong with it.
+        /// The certificate's error.
         why: String,
     },
     /// The hub has too much to do, or we ask too often.
@@ -87,8 +87,8 @@ pub enum HubError {
         /// When the hub wants to be asked again.
         again_in: Option<Duration>,
     },
-    /// Connections end, or nothing comes, again and again.
-    #[error("the connection to {host} keeps breaking ({why}); what has arrived is kept, so try again later")]
+    /// Connections keep ending or stalling.
+    #[error("the connection to {host} keeps breaking ({why}); the downloaded data is kept, so try again later")]
     Interrupted {
         /// The machine that was called.
         host: String,
@@ -105,12 +105,12 @@ pub enum HubError {
         /// The HTTP status.
         status: u16,
     },
-    /// What came is not what a hub says.
+    /// The response is not a hub's.
     #[error("{host} does not answer as a hub of models does ({why}); check HF_ENDPOINT")]
     NotAHub {
         /// The machine that was called.
         host: String,
-        /// What is wrong.
+        /// The difference.
         why: String,
     },
 }
@@ -180,14 +180,14 @@ pub struct Choice {
     pub bytes: Option<u64>,
 }
 
-/// Why the files did not come, or not all. What has arrived stays, and the next call goes on there.
+/// Why the files could not be fetched, or not all. Bytes already fetched stay, and the next call resumes there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The hub.
     #[error(transparent)]
     Hub(#[from] HubError),
     /// The caller cancelled.
-    #[error("the download was stopped; what has arrived is kept")]
+    #[error("the download was stopped; the downloaded data is kept")]
     Cancelled,
     /// It does not fit.
     #[error("not enough space in {folder}: {} needed, {} free; remove models you no longer use, or set {setting} to a folder on a larger disk", size(*needed), size(*free))]
@@ -201,7 +201,7 @@ pub enum FetchError {
         /// The variable of the environment that decides on the folder.
         setting: &'static str,
     },
-    /// The contents are not what the hub says they are.
+    /// The contents do not match the hub's checksum.
     #[error(
         "{file} arrived damaged: its checksum is not the one {host} gives; it was removed, so try again, and if that does not help, a proxy or the mirror changes it"
     )]
@@ -216,7 +216,7 @@ pub enum FetchError {
     Cache {
         /// Where.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         why: String,
         /// Whether this folder or disk can be read only.
         read_only: bool,

@@ -1,6 +1,6 @@
 //! Brings a model's files into the cache: several at once, each where it was left, and shows them when all are there.
 //!
-//! Everything runs on the caller's task: when the future is dropped, nothing goes on but writes that have begun.
+//! Everything runs on the caller's task: when the future is dropped, only writes in progress still finish.
 
 mod connections;
 mod failure;
@@ -33,7 +33,7 @@ pub use progress::{Event, FetchOptions, Progress, Wait};
 /// Files fetched at once: while small ones wait for the hub, a large one fills the line.
 const FILES: usize = 4;
 
-/// Fetches what is missing of a model, and returns its folder, or its file if it is GGUF.
+/// Fetches the missing files of a model, and returns its folder, or its file if it is GGUF.
 ///
 /// Nothing is asked of the hub, and nothing written, if all of it is in the cache.
 pub async fn fetch(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<PathBuf, FetchError> {
@@ -90,7 +90,7 @@ async fn missing(repository: &Repository, listing: &Listing) -> io::Result<Vec<(
     .await
 }
 
-/// What a file with holes takes on the disk, in bytes.
+/// The bytes that a sparse file takes on the disk.
 fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).map_or(0, |file| file.blocks() * 512)

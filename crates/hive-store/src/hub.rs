@@ -4,8 +4,8 @@
 //! [`Listing`] means the commit it was made of.
 
 mod answers;
+pub(crate) mod failure;
 pub(crate) mod request;
-pub(crate) mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::file_name::FileName;
 use crate::name::ModelName;
 use crate::settings::Settings;
 use answers::Repository;
+use failure::{RequestFailure, of_connection};
 use request::{Answer, Line, Question, host, is_loopback, silence};
-use trouble::{Trouble, of_connection};
 
 /// How long a machine may take to answer the call. Those that answer do so within a second.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub struct RemoteFile {
     pub name: FileName,
     /// Its size in bytes.
     pub bytes: u64,
-    /// What its contents are.
+    /// The checksum of its contents.
     pub checksum: Checksum,
 }
 
@@ -99,7 +99,7 @@ impl Hub {
             return Err(invalid("HF_ENDPOINT must start with http:// or https://"));
         }
         let client = client(&endpoint)?;
-        let line = Line::new(client, endpoint, settings.token.as_ref(), settings.patience.clone());
+        let line = Line::new(client, endpoint, settings.token.as_ref(), settings.retry_policy.clone());
         Ok(Self { line, cache, is_offline: settings.offline })
     }
 
@@ -224,35 +224,35 @@ impl Hub {
             let host = host(self.line.endpoint());
             return Err(HubError::Busy { host, status: StatusCode::TOO_MANY_REQUESTS.as_u16(), again_in: Some(wait) });
         }
-        let mut backoff = Backoff::short(self.line.patience());
+        let mut backoff = Backoff::short(self.line.retry_policy());
         loop {
             match self.line.ask(question).await {
                 Ok(answer) => return Ok(answer),
-                Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
+                Err(failure) => tokio::time::sleep(backoff.after(failure)?).await,
             }
         }
     }
 
     /// [`Self::ask`], with the whole of a short answer, and the repository's new name if it was renamed.
     async fn ask_in_full(&self, question: &Question<'_>) -> Result<(Vec<u8>, Option<String>), HubError> {
-        let mut backoff = Backoff::short(self.line.patience());
+        let mut backoff = Backoff::short(self.line.retry_policy());
         loop {
             let mut answer = self.ask(question).await?;
             match self.body(&mut answer).await {
                 Ok(body) => return Ok((body, answer.moved_to)),
-                Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
+                Err(failure) => tokio::time::sleep(backoff.after(failure)?).await,
             }
         }
     }
 
     /// The whole of a short answer.
-    async fn body(&self, answer: &mut Answer) -> Result<Vec<u8>, Trouble> {
+    async fn body(&self, answer: &mut Answer) -> Result<Vec<u8>, RequestFailure> {
         let mut body = Vec::new();
         let host = host(&answer.url);
         loop {
-            match tokio::time::timeout(self.line.patience().idle, answer.response.chunk()).await {
+            match tokio::time::timeout(self.line.retry_policy().idle, answer.response.chunk()).await {
                 Ok(Ok(Some(bytes))) if body.len() + bytes.len() <= LONGEST_ANSWER => body.extend_from_slice(&bytes),
-                Ok(Ok(Some(_))) => return Err(Trouble::Lasting(self.not_a_hub("its answer does not end"))),
+                Ok(Ok(Some(_))) => return Err(RequestFailure::Permanent(self.not_a_hub("its answer does not end"))),
                 Ok(Ok(None)) => return Ok(body),
                 Ok(Err(error)) => return Err(of_connection(&host, error)),
                 Err(_) => return Err(silence(&host)),
@@ -260,7 +260,7 @@ impl Hub {
         }
     }
 
-    /// Refuses a size that no file has: it would size what is kept of the file, and sums of such sizes overflow.
+    /// Refuses a size that no file has: it would size an allocation, and sums of such sizes overflow.
     fn plausible(&self, bytes: u64) -> Result<(), HubError> {
         if bytes <= LARGEST_FILE { Ok(()) } else { Err(self.not_a_hub(&format!("a file of {bytes} bytes"))) }
     }
@@ -275,7 +275,7 @@ pub(crate) fn total(answer: &Answer) -> Option<u64> {
     answer.header("content-range")?.rsplit_once('/')?.1.parse().ok()
 }
 
-/// A client that trusts what this system trusts, so that a company's own certificates count.
+/// A client that trusts the system's certificates, so that a company's own certificates count.
 fn client(endpoint: &Url) -> Result<Client, HubError> {
     let failed = |why: String| HubError::Certificate { host: host(endpoint), why };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,7 +1,7 @@
 //! Weights on their way to this machine's disk: models fetched from a hub into the cache that other programs share.
 //!
 //! A [`ModelName`] is what people write. [`Hub::find`] turns it into a [`Listing`]: a pinned commit, and the files that
-//! the model needs with their sizes and checksums. [`fetch`] brings these into the Hugging Face cache, as
+//! the model needs with their sizes and checksums. [`fetch`] downloads these into the Hugging Face cache, as
 //! `huggingface_hub` lays it out, so that `mlx-lm` and others find them, and what they fetched is not fetched again.
 //!
 //! ```no_run
@@ -15,10 +15,11 @@
 //! # }
 //! ```
 //!
-//! A machine that runs some layers of a model needs the byte ranges of these. [`fetch_parts`] brings ranges into a
+//! A machine that runs some layers of a model needs the byte ranges of these. [`fetch_parts`] downloads ranges into a
 //! [`PartCopy`] of a [`PartStore`], whose files readers use as if they were whole; see [`parts`].
 //!
-//! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one goes on there. Nothing
+//! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one resumes there.
+//! Nothing
 //! appears in a snapshot before all of it has arrived and its checksums hold.
 //!
 //! No program (pickle, Python) is fetched, and no name that a stranger chose leads out of the cache.
@@ -47,4 +48,4 @@ pub use name::{MAIN, ModelName, NameError, Part};
 pub use parts::{
     BLOCK, Coming, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
 };
-pub use settings::{Patience, Settings, Token};
+pub use settings::{RetryPolicy, Settings, Token};

@@ -25,7 +25,7 @@ pub struct ModelName {
     pub(crate) part: Part,
 }
 
-/// What of a repository was asked for.
+/// The requested part of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// The model; in a GGUF repository, the only one.
@@ -65,7 +65,7 @@ impl ModelName {
         self.revision.as_deref().unwrap_or(MAIN)
     }
 
-    /// What of the repository was asked for.
+    /// The requested part of the repository.
     pub fn part(&self) -> &Part {
         &self.part
     }

@@ -1,19 +1,20 @@
 //! The store of parts: where a machine keeps only those byte ranges of a model's files that its layers need.
 //!
-//! A [`Manifest`] says which model, a [`PartCopy`] holds what is there of it. Its files have their full length and holes
-//! where nothing is, so that readers use them as if they were whole, and touch only what they asked for before.
+//! A [`Manifest`] identifies the model, and a [`PartCopy`] holds its parts. Files are sparse and have their full
+//! length, so that readers use them as if they were whole, and touch only the ranges fetched before.
 //!
 //! ```text
 //! <key>/manifest.json     the manifest; the key is its hash
-//!       model/<file>      contents at full length; what is missing is a hole
-//!       map/<file>        a bit for each block of 4 KiB: whether it is there
+//!       model/<file>      sparse contents of full length
+//!       map/<file>        a bit for each block of 4 KiB: whether it is present
 //!       unsynced          where a power cut may have left bits without their contents
 //! <key>.lock              held during each change
 //! <key>.fetch.lock        held while something is fetched from a hub
 //! ```
 //!
-//! What is there is known after `kill -9` at any moment, and after a power cut, too, but for the last gigabyte, which is
-//! forgotten then unless [`PartCopy::sync`] has returned. A file that has the wrong length, or whose map has, counts as
+//! The maps are right after `kill -9` at any moment. After a power cut they are right, too, except that the last
+//! gigabyte is discarded unless [`PartCopy::sync`] has returned. A file that has the wrong length, or whose map has,
+//! counts as
 //! empty. Folders and files are the user's alone, and no link in them is followed.
 
 mod blocks;
@@ -66,7 +67,7 @@ impl PartStore {
         self.root.join(manifest.key()).exists()
     }
 
-    /// Every copy on the disk; damaged ones are left out.
+    /// Every copy on the disk, except damaged ones.
     pub fn copies(&self) -> Vec<PartCopy> {
         let Ok(root) = self.root.canonicalize() else { return Vec::new() };
         let mut folders: Vec<PathBuf> =
@@ -87,7 +88,7 @@ impl PartStore {
 
     /// Deletes a copy.
     ///
-    /// Whoever has its files open or mapped keeps what is there; for everybody else, nothing is.
+    /// Processes that have its files open or mapped keep the contents; for all others they are gone.
     pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
         self.check_ours(copy)?;
         copy.delete()
@@ -104,7 +105,7 @@ impl PartStore {
         if is_ours { Ok(()) } else { Err(io::Error::other("the copy is not in this store")) }
     }
 
-    /// The copies that have to go, so that `needed` bytes may come.
+    /// The copies to evict, so that there is room for `needed` bytes.
     pub fn leaving(&self, needed: u64, space: Space) -> Result<Vec<PartCopy>, NoRoom> {
         let copies = self.copies();
         let kept: Vec<_> = copies.iter().map(PartCopy::kept).collect();
@@ -112,8 +113,8 @@ impl PartStore {
         Ok(leaving.into_iter().map(|place| copies[place].clone()).collect())
     }
 
-    /// Deletes copies that nobody can name, because whoever fetched them was stopped long ago.
-    pub fn tidy(&self) {
+    /// Deletes copies without an outline whose fetch was stopped long ago: nothing can use them.
+    pub fn remove_orphans(&self) {
         let is_left_over = |copy: &PartCopy| {
             copy.known().is_none() && copy.changed().elapsed().is_ok_and(|unchanged| unchanged > LEFT_OVER)
         };
@@ -123,7 +124,7 @@ impl PartStore {
         }
     }
 
-    /// Bytes that may still come: what is free on the disk, without what a download leaves to other programs.
+    /// Bytes that may still be written: the disk's free space, minus the reserve for other programs.
     pub fn room(&self) -> io::Result<u64> {
         Ok(free(&self.root)?.saturating_sub(LEFT_FREE))
     }

@@ -1,12 +1,12 @@
-//! Which hub is asked, with which token, and how patiently. The environment decides, by the variables that Python's
-//! `huggingface_hub` reads.
+//! The hub, the token and the retry policy. They come from the environment variables that Python's `huggingface_hub`
+//! reads.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// The hub that everybody means.
+/// The default hub.
 const HUGGING_FACE: &str = "https://huggingface.co";
 
 /// A token for a hub. It is shown to nobody: neither `Debug` nor an error prints it.
@@ -21,7 +21,7 @@ impl Token {
         can_be_sent.then(|| Self(text.to_owned()))
     }
 
-    /// For whoever keeps it, or sends it.
+    /// For code that stores or sends it.
     pub fn secret(&self) -> &str {
         &self.0
     }
@@ -33,7 +33,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What a [`Hub`](crate::Hub) needs to know.
+/// The settings of a [`Hub`](crate::Hub).
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The address of the hub, such as `https://huggingface.co`.
@@ -42,16 +42,16 @@ pub struct Settings {
     pub token: Option<Token>,
     /// Whether nothing may be fetched.
     pub offline: bool,
-    /// When to give up.
-    pub patience: Patience,
+    /// Time-outs and retries.
+    pub retry_policy: RetryPolicy,
 }
 
-/// When a request is given up, and how often it is repeated.
+/// When a request is abandoned, and how often it is retried.
 #[derive(Debug, Clone)]
-pub struct Patience {
-    /// How long a connection may bring less than `least_bytes`. Mobile networks pause for ten seconds and more.
+pub struct RetryPolicy {
+    /// The time in which a connection must deliver `least_bytes`. Mobile networks pause for ten seconds and more.
     pub idle: Duration,
-    /// What must come within `idle`: a connection that is slower is replaced, since another server is often faster.
+    /// The bytes that must arrive within `idle`: a slower connection is replaced, since another server is often faster.
     pub least_bytes: u64,
     /// Attempts in a row without a single new byte before a fetch fails.
     pub attempts: u32,
@@ -61,7 +61,7 @@ pub struct Patience {
     pub longest_wait: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(30),
@@ -75,7 +75,7 @@ impl Default for Patience {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { endpoint: HUGGING_FACE.to_owned(), token: None, offline: false, patience: Patience::default() }
+        Self { endpoint: HUGGING_FACE.to_owned(), token: None, offline: false, retry_policy: RetryPolicy::default() }
     }
 }
 
@@ -101,7 +101,7 @@ impl Settings {
             endpoint: set("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned()),
             token: token.filter(|_| !is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN")),
             offline: set("HF_HUB_OFFLINE").or_else(|| set("TRANSFORMERS_OFFLINE")).is_some_and(|value| is_true(&value)),
-            patience: Patience::default(),
+            retry_policy: RetryPolicy::default(),
         }
     }
 }

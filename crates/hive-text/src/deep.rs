@@ -24,7 +24,7 @@ pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// Runs `work`. A panic becomes an error without its message, which may quote what a person wrote.
+/// Runs `work`. A panic becomes an error without its message, which may quote a person's text.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, Failed> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -102,7 +102,7 @@ fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<
     let file = regular::read(&path.join("tokenizer.json"), MAX_FILE_BYTES).ok();
     let file = file.and_then(|bytes| {
         let json = without_mark(&bytes);
-        // What is no tokenizer would only fill the memory.
+        // A file that is no tokenizer would only fill the memory.
         check(json).ok()?;
         serde_json::from_slice::<File>(json).ok()
     });

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-/// Parses a file. The error says what is wrong with it.
+/// Parses a file. The error describes the fault.
 pub fn parse(file: &[u8]) -> Result<Json, String> {
     let text = without_mark(file);
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {

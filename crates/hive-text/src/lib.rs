@@ -3,7 +3,8 @@
 //! A [`template::ChatTemplate`] renders a conversation to a prompt, a [`Tokenizer`] encodes it, a
 //! [`detokenizer::Detokenizer`] decodes the answer's tokens, and [`stop::StopStrings`] finds where that text ends;
 //! [`ends`] finds the tokens that end it. [`reasoning`] splits thinking off the answer, and [`tool_calls`] reads the
-//! calls in it. This crate does not compute models and does not know weights: whoever opened a GGUF passes its metadata
+//! calls in it. This crate does not compute models and does not know weights: the caller that opened a GGUF passes its
+//! metadata
 //! as [`Metadata`].
 //!
 //! Invariants:
@@ -11,7 +12,7 @@
 //!   that code is an error.
 //! - Prompts are what models were trained on: templates render as in Hugging Face's `transformers`, and tokens are
 //!   those of its `tokenizers`.
-//! - What a person or a tool wrote is text, even if it looks like a special token.
+//! - Text of a person or a tool stays text, even if it looks like a special token.
 //! - Text of an answer never contains half a character.
 
 pub mod detokenizer;

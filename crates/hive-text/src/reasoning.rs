@@ -1,8 +1,8 @@
 //! An answer's thinking as a stream of its own: text is split as it arrives, wherever it is cut.
 //!
 //! [`Markers`] says how a family marks its thinking; a [`Splitter`] applies them to one answer. A model may think several
-//! times before it answers. Once the answer has begun, all that follows belongs to it: whoever asks about `<think>` gets
-//! to read `<think>`.
+//! times before it answers. Once the answer has begun, all that follows belongs to it: a person who asks about
+//! `<think>` gets to read `<think>`.
 //!
 //! Nothing is lost and nothing doubled: the pieces are the text without the markers, without the blanks before a thought,
 //! and without the line breaks between a marker and its text, as templates remove them. Thinking that never ends is
@@ -100,7 +100,7 @@ impl TryFrom<String> for Markers {
     }
 }
 
-// Derived, it would want to borrow the texts from what it reads.
+// A derived implementation would borrow the texts from its input.
 impl<'de> Deserialize<'de> for Markers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
@@ -135,7 +135,8 @@ impl Splitter {
         })
     }
 
-    /// Adds text; returns what is now certain, in order. Text that may be the beginning of a marker is held back.
+    /// Adds text; returns the pieces that are now certain, in order. Text that may be the beginning of a marker is held
+    /// back.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
         let mut pieces = Pieces::default();
         match &mut self.0 {

@@ -7,7 +7,7 @@ const DIGITS: usize = 5;
 /// The most files of one model; the largest real models have about sixty. Each is kept open.
 pub const MOST_PARTS: u64 = 128;
 
-/// What the name of a part says.
+/// The parsed name of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartName<'a> {
     /// The model's name.

@@ -85,7 +85,7 @@ impl Tokenizer {
         Ok(Self { leading: from_gguf::leading(gguf), ..tokenizer })
     }
 
-    /// Builds a tokenizer from the bytes of a `tokenizer.json`. The error says what is wrong with them.
+    /// Builds a tokenizer from the bytes of a `tokenizer.json`. The error describes the fault.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         on_deep_stack(|| {
             limits::check(json)?;

@@ -4,7 +4,7 @@
 //! call back until it is complete. What looks like a call but is none is given back as text: nothing is lost. Where a
 //! model also thinks, its thinking is split off first ([`crate::reasoning`]).
 //!
-//! Whether the tool exists and its arguments fit is for whoever calls it to check.
+//! The caller checks whether the tool exists and its arguments fit.
 
 mod call;
 mod gemma;
@@ -57,7 +57,7 @@ pub enum Format {
 impl Format {
     /// The format that a chat template shows its model; `None` if it shows none of these.
     pub fn of(template: &str) -> Option<Self> {
-        // What is part of another format comes after it.
+        // Formats that are part of another one come after it.
         let signs = [
             ("<|tool_calls_section_begin|>", Self::Kimi),
             ("<|tool_call>", Self::Gemma),
@@ -140,7 +140,7 @@ impl Reader {
         Self { format, schema, held: String::new(), call: None }
     }
 
-    /// Adds text; returns what is now certain, in order.
+    /// Adds text; returns the pieces that are now certain, in order.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
         self.held.push_str(text);
         let mut pieces = Vec::new();
@@ -199,7 +199,7 @@ impl Reader {
     }
 }
 
-/// Adds text; neighbours become one, and empty ones are left out.
+/// Adds text; neighbours become one, and empty ones are dropped.
 fn push_text(pieces: &mut Vec<Piece>, text: String) {
     match pieces.last_mut() {
         _ if text.is_empty() => {}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StageLayers;
 
-/// What a chunk of an answer says besides its text.
+/// The fields of a chunk of an answer besides its text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AnswerNews {

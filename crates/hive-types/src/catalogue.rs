@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogueQuery {
-    /// Words of a name, a family, a repository, a size or what a model is good at; `None` is everything.
+    /// Words of a name, a family, a repository, a size or a task that a model is good at; `None` is everything.
     pub search: Option<String>,
     /// Tokens of the conversation for which there must be room, instead of the usual lengths.
     pub context: Option<u64>,
@@ -19,7 +19,7 @@ pub struct CatalogueQuery {
 pub struct CatalogueView {
     /// The models.
     pub models: Vec<CatalogueModel>,
-    /// What is wrong with the owner's own `catalogue.toml`, if anything is; the built-in models are listed all the same.
+    /// The error in the owner's own `catalogue.toml`, if there is one; the built-in models are listed all the same.
     pub problem: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct CatalogueModel {
     pub context: u64,
     /// Its licence: an SPDX identifier, or its own name.
     pub licence: String,
-    /// What it is good at.
+    /// The tasks it is good at.
     pub good_at: Vec<String>,
     /// Whether it was trained to call tools.
     pub tools: bool,
@@ -99,18 +99,18 @@ pub struct FitView {
 pub enum Fit {
     /// It fits, with room left on every machine.
     Comfortable,
-    /// It fits, and leaves less than a tenth of what a machine shares.
+    /// It fits, and leaves less than a tenth of a machine's shared memory.
     Snug {
         /// The machine with the smallest part left.
         machine: String,
-        /// What is left there, in bytes.
+        /// The memory left there, in bytes.
         left_bytes: u64,
     },
     /// It does not fit.
     NeedsMore {
-        /// What is missing in all, in bytes.
+        /// The missing memory in all, in bytes.
         bytes: u64,
-        /// What would help, in words.
+        /// Advice, in words.
         advice: String,
     },
     /// Nobody has looked.

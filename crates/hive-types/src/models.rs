@@ -38,9 +38,9 @@ pub struct LoadingView {
     pub layers: usize,
     /// Layers in all.
     pub of: usize,
-    /// What the machines have on their disks of the layers that they are fetching, in bytes.
+    /// Bytes on the machines' disks of the layers that they are fetching.
     pub fetched_bytes: u64,
-    /// What they fetch in all, in bytes; 0 while nothing is fetched.
+    /// Bytes of these layers in all; 0 while nothing is fetched.
     pub fetching_bytes: u64,
 }
 

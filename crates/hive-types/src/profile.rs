@@ -1,4 +1,4 @@
-//! What a machine reports about itself.
+//! A machine's report about itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub struct Profile {
     pub models: Vec<String>,
     /// Every model on its disk; `None` until all have been examined.
     pub copies: Option<Vec<ModelCopy>>,
-    /// Whether it fetches what it lacks of a model.
+    /// Whether it fetches missing layers.
     pub fetches: bool,
     /// Answers it is computing a part of.
     pub sessions: usize,

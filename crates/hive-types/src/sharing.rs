@@ -1,4 +1,4 @@
-//! Sharing: what the owner gives the swarm.
+//! Sharing: the memory that the owner offers the swarm.
 
 use serde::{Deserialize, Serialize};
 

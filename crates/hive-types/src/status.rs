@@ -30,7 +30,7 @@ pub struct Status {
     pub left_out: u64,
     /// Tokens generated for people and programs on this machine since the node started.
     pub answered_tokens: u64,
-    /// What each machine did today for people and programs on this machine.
+    /// Each machine's work of today for people and programs on this machine.
     pub today: Vec<MachineWork>,
     /// The model in memory, if there is one.
     pub model: Option<ModelView>,
@@ -40,7 +40,7 @@ pub struct Status {
     pub loads: Vec<LoadingView>,
 }
 
-/// What a machine did on one day.
+/// A machine's work on one day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachineWork {

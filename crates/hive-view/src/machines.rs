@@ -27,7 +27,7 @@ pub struct Machine {
     pub why: Option<String>,
     /// Since when it is offline, in seconds since 1970, if that is known.
     pub away_since_s: Option<u64>,
-    /// What it did today for people and programs on this machine.
+    /// Its work of today for people and programs on this machine.
     pub today: Today,
     /// Its processor.
     pub chip: String,
@@ -49,7 +49,7 @@ pub struct Machine {
     pub rights: Option<RightsView>,
 }
 
-/// What a machine did today.
+/// A machine's work of today.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Type)]
 pub struct Today {
     /// Answers that it took part in.
@@ -128,7 +128,7 @@ pub(crate) fn machines(status: &Status, language: Language) -> Vec<Machine> {
     .collect()
 }
 
-/// What the node says about a machine, in the language if it is known there.
+/// A remark of the node about a machine, translated if the language has it.
 pub(crate) fn said(language: Language, why: String) -> String {
     (words(language).reason)(&why).unwrap_or(why)
 }

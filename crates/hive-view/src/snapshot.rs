@@ -72,7 +72,7 @@ pub struct Snapshot {
     pub language: Language,
 }
 
-/// What the owner has chosen about the app, or the default.
+/// The owner's settings of the app, or the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taste {
     /// Whether to show notifications; none until asked.
@@ -94,10 +94,10 @@ pub struct Loading {
     pub layers: u32,
     /// Layers in total.
     pub of: u32,
-    /// What the machines have on their disks of the layers that they are fetching, in bytes.
+    /// Bytes on the machines' disks of the layers that they are fetching.
     #[specta(type = i32)]
     pub fetched: f64,
-    /// What they fetch in all, in bytes; 0 while nothing is fetched.
+    /// Bytes of these layers in all; 0 while nothing is fetched.
     #[specta(type = i32)]
     pub fetching: f64,
 }

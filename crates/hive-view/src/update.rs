@@ -1,4 +1,4 @@
-//! Progress of an app update, and what the next click does.
+//! Progress of an app update, and the effect of the next click.
 
 use hive_types::Language;
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub enum Update {
     },
 }
 
-/// What a click does.
+/// The effect of a click.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Check for a newer version.

@@ -43,8 +43,8 @@ pub fn loaded() -> Option<PathBuf> {
     hive_host::loaded_library("libmlx")
 }
 
-fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoice {
-    match (wish, cuda) {
+fn decide(setting: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoice {
+    match (setting, cuda) {
         (Some("cpu" | "metal"), _) => MlxChoice::Linked,
         (Some("cuda"), Some(folder)) => MlxChoice::Cuda(folder),
         (Some("cuda"), None) => MlxChoice::MissingCuda,

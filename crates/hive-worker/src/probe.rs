@@ -39,7 +39,7 @@ pub enum Escape {
 }
 
 impl Escape {
-    /// What it reaches, for people.
+    /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Network => "the network",

@@ -74,9 +74,9 @@ pub enum ToWorker {
         /// Options, as for a new session.
         options: SessionOptions,
     },
-    /// The session's answer goes on by itself: each token that is sampled is the next input, until the answer ends. For
+    /// The session's answer runs ahead: each token that is sampled is the next input, until the answer ends. For
     /// a stage that is the whole model.
-    GoOn(SessionId, Ending),
+    RunAhead(SessionId, Ending),
     /// Exports a session's state, and then the cache of each layer.
     Export(SessionId),
     /// The next layer's cache of a session to be imported.

@@ -395,7 +395,7 @@ mod tests {
             assert_eq!(shape(&schedule.next(now)), [piece]);
         }
         assert!(schedule.is_empty());
-        // The first stage cuts, and says so by what it sends.
+        // The first stage cuts, as its frames show.
         schedule.push(work(2, 71, 1));
         schedule.push(work(1, 0, 100));
         assert_eq!(shape(&schedule.next(now)), [(2, 71, 1)]);

@@ -40,25 +40,27 @@ const GPU_CACHE_BYTES: usize = 256 << 20;
 /// Standard input or output is not a pipe: somebody ran the subcommand manually.
 pub fn serve() -> std::io::Result<()> {
     let mut orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let mut answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    for pipe in [&orders, &answers] {
+    let mut replies = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    for pipe in [&orders, &replies] {
         if !pipe.metadata()?.file_type().is_fifo() {
-            return Err(std::io::Error::other("a worker is started by its node, not by hand"));
+            return Err(std::io::Error::other(
+                "this is a worker of a node; start a node instead, it starts its workers itself",
+            ));
         }
     }
     // Before any untrusted byte is read, and before a second thread starts.
     let (role, confinement) = Start::take(&mut orders)?;
-    // What a library prints must not mix with the replies.
+    // Output of libraries must not mix with the replies.
     rustix::stdio::dup2_stdout(std::io::stderr())?;
     match role {
-        Role::Probe(targets) => return probe::serve(&targets, confinement, &mut answers),
-        Role::Text(model) => return text::serve(&model, confinement, orders, answers),
-        Role::Shard => say(&mut answers, &confinement)?,
+        Role::Probe(targets) => return probe::serve(&targets, confinement, &mut replies),
+        Role::Text(model) => return text::serve(&model, confinement, orders, replies),
+        Role::Shard => send(&mut replies, &confinement)?,
     }
     let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
     let (imports, stalled, endings) = (HashMap::new(), HashSet::new(), HashMap::new());
-    Computer { answers, orders, schedule, shard: None, report, imports, stalled, endings }.run()
+    WorkerLoop { replies, orders, schedule, shard: None, report, imports, stalled, endings }.run()
 }
 
 /// Reads orders on the computing thread: a separate reader would cost a wake-up per token. During a computation, orders
@@ -132,24 +134,24 @@ impl Orders {
     }
 }
 
-/// A larger layer cache is recomputed instead of transferred.
+/// A layer cache larger than this is recomputed, not transferred.
 const MAX_CACHE_BYTES: usize = MAX_MESSAGE_BYTES - (1 << 10);
 
-struct Computer {
-    answers: File,
+struct WorkerLoop {
+    replies: File,
     orders: Orders,
     schedule: Schedule,
     shard: Option<Shard>,
     report: WorkerReport,
     /// Received caches of sessions that are not open yet.
     imports: HashMap<SessionId, Vec<Vec<u8>>>,
-    /// Sessions whose latest work failed. Work queued behind it fails silently.
+    /// Sessions whose latest work failed. Work already queued for them is dropped without a report.
     stalled: HashSet<SessionId>,
-    /// Answers that go on by themselves, and when they end.
+    /// Answers that run ahead, and when they end.
     endings: HashMap<SessionId, Ending>,
 }
 
-impl Computer {
+impl WorkerLoop {
     fn run(mut self) -> std::io::Result<()> {
         // Orders that arrive during a computation join the next batch. When the node exits, the worker ends.
         let mut orders = VecDeque::new();
@@ -174,7 +176,7 @@ impl Computer {
                 if let Some(shard) = &mut self.shard
                     && let Err(error) = shard.open(session, options)
                 {
-                    self.say(&failed(session, None, &error))?;
+                    self.send(&failed(session, None, &error))?;
                 }
             }
             ToWorker::Adopt { from, session, position, options } => {
@@ -184,17 +186,17 @@ impl Computer {
                         Ok(reached) => FromWorker::Adopted(session, reached as u32),
                         Err(error) => failed(session, None, &error),
                     };
-                    self.say(&reply)?;
+                    self.send(&reply)?;
                 }
             }
-            ToWorker::GoOn(session, ending) => {
+            ToWorker::RunAhead(session, ending) => {
                 self.endings.insert(session, ending);
             }
             ToWorker::Export(session) => self.export(session)?,
             ToWorker::Cache(session, Raw(cache)) => self.imports.entry(session).or_default().push(cache),
             ToWorker::Import(session, options, carried) => {
                 let imported = self.import(session, options, carried);
-                self.say(&FromWorker::Imported(session, imported))?;
+                self.send(&FromWorker::Imported(session, imported))?;
             }
             ToWorker::Rest(session) => {
                 self.endings.remove(&session);
@@ -212,9 +214,9 @@ impl Computer {
             ToWorker::Report => {
                 let peak_bytes = hive_host::memory::own_peak_bytes();
                 let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
-                self.say(&FromWorker::Report(report))?;
+                self.send(&FromWorker::Report(report))?;
             }
-            ToWorker::Check => self.say(&FromWorker::Checked)?,
+            ToWorker::Check => self.send(&FromWorker::Checked)?,
         }
         Ok(())
     }
@@ -225,13 +227,13 @@ impl Computer {
         hive_model::device::limit_buffer_cache(if on_gpu { GPU_CACHE_BYTES } else { CPU_CACHE_BYTES });
         let files = match ModelFiles::open(&order.path) {
             Ok(files) => files,
-            Err(error) => return self.say(&FromWorker::LoadFailed(error.to_string())),
+            Err(error) => return self.send(&FromWorker::LoadFailed(error.to_string())),
         };
         let options = ShardOptions { layers: order.layers.clone(), compute: order.compute };
-        let answers = &mut self.answers;
+        let replies = &mut self.replies;
         let loaded = Shard::load(&files, &options, |layers| {
-            // Progress only; if it cannot be sent, the node has exited and the reader ends the process.
-            let _ = say(answers, &FromWorker::Progress(layers));
+            // Progress only; if it cannot be sent, the node has exited, and this process ends at its next read.
+            let _ = send(replies, &FromWorker::Progress(layers));
         });
         match loaded {
             Ok(shard) => {
@@ -244,12 +246,12 @@ impl Computer {
                 };
                 self.shard = Some(shard);
                 self.schedule = Schedule::of(arithmetic);
-                self.say(&FromWorker::Loaded { device, arithmetic })
+                self.send(&FromWorker::Loaded { device, arithmetic })
             }
             Err(LoadError::Tensor(error)) if !matches!(error, TensorError::Read { .. }) => {
-                self.say(&FromWorker::Unfit(error.to_string()))
+                self.send(&FromWorker::Unfit(error.to_string()))
             }
-            Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
+            Err(error) => self.send(&FromWorker::LoadFailed(error.to_string())),
         }
     }
 
@@ -259,12 +261,12 @@ impl Computer {
         let layers = shard.layers().len();
         let exported = shard.export(session).ok().map(|carried| (carried, layers));
         let is_open = exported.is_some();
-        say(&mut self.answers, &FromWorker::Exported(session, exported))?;
+        send(&mut self.replies, &FromWorker::Exported(session, exported))?;
         for layer in (0..layers).filter(|_| is_open) {
             // If one cannot be read, the others are useless; the receiver detects that by its size.
             let cache = shard.export_kv(session, layer).unwrap_or_default();
             let cache = if cache.len() < MAX_CACHE_BYTES { cache } else { Vec::new() };
-            say(&mut self.answers, &FromWorker::Cache(session, Raw(cache)))?;
+            send(&mut self.replies, &FromWorker::Cache(session, Raw(cache)))?;
         }
         Ok(())
     }
@@ -286,15 +288,15 @@ impl Computer {
         if slots.is_empty() {
             return Ok(());
         }
-        let goes_on = |slot: &Slot| self.endings.contains_key(&slot.session);
-        if self.schedule.is_empty() && slots.iter().all(goes_on) && shard.can_run_ahead(&slots) {
+        let runs_ahead = |slot: &Slot| self.endings.contains_key(&slot.session);
+        if self.schedule.is_empty() && slots.iter().all(runs_ahead) && shard.can_run_ahead(&slots) {
             return self.run_ahead(&slots);
         }
         let results = shard.forward(&slots);
         let (took, kv_bytes) = (started.elapsed(), shard.kv_bytes() as u64);
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
         let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
-        self.took(tokens, prompt_rows, took, kv_bytes);
+        self.record(tokens, prompt_rows, took, kv_bytes);
         for (slot, result) in slots.iter().zip(results) {
             let (position, rows) = (slot.position as u32, slot.input.rows() as u32);
             if let Some(work) = self.answer(slot.session, position, rows, slot.sample, result)? {
@@ -305,14 +307,14 @@ impl Computer {
     }
 
     /// Records how long a batch took, and how large the caches are.
-    fn took(&mut self, tokens: usize, prompt_rows: usize, took: Duration, kv_bytes: u64) {
+    fn record(&mut self, tokens: usize, prompt_rows: usize, took: Duration, kv_bytes: u64) {
         self.schedule.took(tokens, prompt_rows, took);
         self.report.computed(tokens, prompt_rows, took);
         self.report.kv_bytes = self.report.kv_bytes.max(kv_bytes);
     }
 
-    fn say(&mut self, message: &FromWorker) -> std::io::Result<()> {
-        say(&mut self.answers, message)
+    fn send(&mut self, message: &FromWorker) -> std::io::Result<()> {
+        send(&mut self.replies, message)
     }
 }
 
@@ -329,8 +331,8 @@ fn slot(work: Work) -> Slot {
     Slot { session: work.session, position: work.position as usize, input: work.input, sample: work.sample }
 }
 
-fn say(answers: &mut File, message: &impl Serialize) -> std::io::Result<()> {
-    answers.write_all(&encode(message).map_err(std::io::Error::other)?)
+fn send(replies: &mut File, message: &impl Serialize) -> std::io::Result<()> {
+    replies.write_all(&encode(message).map_err(std::io::Error::other)?)
 }
 
 #[cfg(test)]

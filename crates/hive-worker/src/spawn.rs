@@ -142,7 +142,7 @@ pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
         .stdin(theirs_in)
         .stdout(theirs_out)
         .stderr(Stdio::piped())
-        // Ctrl-C in a terminal signals the whole process group; the node decides what it means.
+        // Ctrl-C in a terminal signals the whole process group; the node decides how to react.
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
@@ -256,7 +256,7 @@ fn widen(pipe: BorrowedFd) {
     let _ = pipe;
 }
 
-/// The end of what a worker wrote to its standard error.
+/// The last lines of a worker's standard error.
 async fn last_words(stderr: Option<ChildStderr>) -> String {
     let Some(stderr) = stderr else { return String::new() };
     let mut lines = BufReader::new(stderr).lines();

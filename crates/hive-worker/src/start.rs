@@ -22,7 +22,7 @@ pub(super) enum Role {
     Shard,
     /// Reads a model's headers, tokenizer and chat template.
     Text(PathBuf),
-    /// Tries to escape, and reports what it could do.
+    /// Tries to escape, and reports its success.
     Probe(super::probe::Targets),
 }
 

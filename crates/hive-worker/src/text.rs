@@ -154,7 +154,8 @@ impl Model {
         }
     }
 
-    /// Splits the thinking off an answer to this conversation. An answer that broke off goes on after its tokens, which
+    /// Splits the thinking off an answer to this conversation. An answer that broke off continues after its tokens,
+    /// which
     /// are not given again.
     pub async fn splitter(&self, conversation: &Conversation, resume_tokens: &[u32]) -> Result<Splitter, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
@@ -169,7 +170,7 @@ impl Model {
         for token in resume_tokens {
             said.window_with(*token);
         }
-        // What was said is known already.
+        // Text given before is known already.
         splitter.push(&self.finish(&mut said).await?);
         Ok(splitter)
     }

@@ -74,7 +74,7 @@ pub(crate) enum Command {
         /// New name
         name: String,
     },
-    /// Show or change what an approved machine may do
+    /// Show or change an approved machine's rights
     Allow(AllowOptions),
     /// Turn sharing on or off, or change how much memory to share
     Share {
@@ -138,7 +138,7 @@ pub(crate) enum Models {
     },
     /// Find models to download, and see which of them fit your machines
     Search {
-        /// Words of a name, a family, a size such as 8b, or what it is good at: chat, code, reasoning, tools, languages,
+        /// Words of a name, a family, a size such as 8b, or a task: chat, code, reasoning, tools, languages,
         /// "long documents", "small machines"
         words: Vec<String>,
         /// Length of the conversation for which there must be room, in tokens
@@ -170,7 +170,7 @@ pub(crate) enum Models {
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
     },
-    /// Pause a download on every machine; what has arrived is kept
+    /// Pause a download on every machine; the downloaded data is kept
     Pause {
         /// Model name
         model: String,
@@ -287,13 +287,13 @@ pub(crate) enum Conversations {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tokens {
-    /// List tokens, what each may do, and when it was last used
+    /// List tokens, their rights, and when each was last used
     List,
     /// Create a token for a program; it is shown only once
     Add {
         /// Token name, usually the program's
         name: String,
-        /// What the program may do: chat, models, machines, conversations, admin (comma-separated)
+        /// The program's rights: chat, models, machines, conversations, admin (comma-separated)
         #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
         may: Vec<Right>,
     },
@@ -527,7 +527,7 @@ pub(crate) struct ChatOptions {
     /// Answer piped input line by line, as one conversation; by default, all of it is one question
     #[arg(long, conflicts_with = "prompt")]
     pub(crate) lines: bool,
-    /// Do not save what you type for later chats
+    /// Do not save your input for later chats
     #[arg(long, env = "HIVEMIND_NO_HISTORY")]
     pub(crate) no_history: bool,
     /// System prompt: instructions placed before the conversation

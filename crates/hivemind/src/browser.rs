@@ -21,7 +21,7 @@ pub(crate) async fn link(client: &Client, as_json: bool) -> Result<(), Failure> 
     output::line(&link.url);
     output::line(format_args!("It lets one browser in, within {} minutes.", link.valid_for_s / 60));
     if let Some(certificate) = link.certificate {
-        output::line("The browser will warn that nobody vouches for this machine. Go on only if its certificate has");
+        output::line("The browser will warn that the certificate is not trusted. Continue only if it has");
         output::line(format_args!("the SHA-256 fingerprint {}", certificate.sha256));
     }
     Ok(())

@@ -25,9 +25,9 @@ const LONGEST_HELLO_BYTES: usize = 1024;
 /// Maximum time for a reply after a hello; then the node is hung. Leaves time for pairing with another machine.
 const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Interval of hello checks during a request, so that a hung node is not waited for.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// A stream sends something at least every 15 seconds, if only a keep-alive; after this long, the node is checked.
-const STREAM_LOOK: Duration = Duration::from_secs(20);
+const STREAM_POLL_INTERVAL: Duration = Duration::from_secs(20);
 /// A stream that is silent for this long is broken, even if the node answers.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -146,7 +146,7 @@ impl Client {
         loop {
             tokio::select! {
                 done = &mut work => return Ok(done),
-                () = tokio::time::sleep(LOOK) => self.look().await?,
+                () = tokio::time::sleep(POLL_INTERVAL) => self.look().await?,
             }
         }
     }
@@ -285,11 +285,11 @@ impl Events {
 
     /// The next bytes, unless the node or the connection hangs.
     async fn more(&mut self) -> Result<Option<reqwest::Result<bytes::Bytes>>, Failure> {
-        if let Ok(more) = tokio::time::timeout(STREAM_LOOK, self.bytes.next()).await {
+        if let Ok(more) = tokio::time::timeout(STREAM_POLL_INTERVAL, self.bytes.next()).await {
             return Ok(more);
         }
         self.client.look().await?;
-        let more = tokio::time::timeout(STREAM_TIMEOUT.saturating_sub(STREAM_LOOK), self.bytes.next()).await;
+        let more = tokio::time::timeout(STREAM_TIMEOUT.saturating_sub(STREAM_POLL_INTERVAL), self.bytes.next()).await;
         more.map_err(|_| silent())
     }
 }

@@ -1,4 +1,4 @@
-//! `hivemind doctor`: reports what this machine can do and what is wrong with it.
+//! `hivemind doctor`: reports this machine's abilities and problems.
 
 use hive_node::doctor::{Check, Health, examine};
 use serde_json::json;

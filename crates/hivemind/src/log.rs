@@ -1,4 +1,4 @@
-//! `hivemind log`: what other machines and programs did here. If no node is running, it reads the log files directly.
+//! `hivemind log`: other machines' and programs' actions here. If no node is running, it reads the log files directly.
 
 use std::path::Path;
 

@@ -18,7 +18,7 @@ use crate::output::Progress;
 use crate::{Failure, output};
 
 /// Polling interval of the loading progress.
-const LOOK: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// `node`: the running node, which a download, a search and a quantization do without.
 pub(crate) async fn run(
@@ -191,7 +191,7 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
                 output::line(format_args!("Loaded {model}."));
                 return Ok(());
             }
-            () = tokio::time::sleep(LOOK) => {
+            () = tokio::time::sleep(POLL_INTERVAL) => {
                 let status: Status = client.get("/hive/v1/status", &[]).await?;
                 let only = if let [only] = status.loads.as_slice() { Some(only) } else { None };
                 let own = status.loads.iter().find(|loading| is_of(&loading.name, model)).or(only);

@@ -62,14 +62,14 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     }
     tell(&node).await;
     output::line("shutting down");
-    // What is being written stays, and can be continued.
+    // Answers in progress stay, and can be continued.
     chats.close().await;
     // A second request to stop skips the draining.
     tokio::select! {
         () = node.leave() => {}
         () = asked_to_end() => {}
     }
-    // Pending answers return what they have.
+    // Pending answers return their tokens so far.
     node.end_answers();
     api.stop().await;
     node.stop().await;

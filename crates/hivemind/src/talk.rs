@@ -106,7 +106,7 @@ impl Talk {
         }
     }
 
-    /// Stops what was started for this chat.
+    /// Stops the node that was started for this chat.
     pub(crate) async fn close(self) {
         if let Self::Here(swarm) = self {
             swarm.stop().await;

@@ -1,4 +1,4 @@
-//! `hivemind tokens`: manages which programs may use this node's API, and what each may do.
+//! `hivemind tokens`: manages the programs that may use this node's API, and their rights.
 
 use hive_node::border;
 use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList};

@@ -4,10 +4,10 @@ import { invoke as __TAURI_INVOKE, Channel } from "@tauri-apps/api/core";
 
 /** Commands */
 export const commands = {
-	/**  What kept the node from starting, if anything did; every other command then fails. */
-	trouble: () => __TAURI_INVOKE<Trouble | null>("trouble"),
-	/**  Does one of the things that the trouble offers. */
-	mend: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("mend", { remedy })),
+	/**  Why the node could not start, if it could not; every other command then fails. */
+	startFailure: () => __TAURI_INVOKE<StartFailure | null>("start_failure"),
+	/**  Applies one of the failure's remedies. */
+	repair: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("repair", { remedy })),
 	/**  Sends the snapshot now and after every change. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
 	/**  Makes the popover as high as its content. Both lengths are in the page's pixels, which text size scales. */
@@ -127,7 +127,7 @@ export type CatalogueModel = {
 	context?: number,
 	/**  Its licence: an SPDX identifier, or its own name. */
 	licence?: string,
-	/**  What it is good at. */
+	/**  The tasks it is good at. */
 	good_at?: string[],
 	/**  Whether it was trained to call tools. */
 	tools?: boolean,
@@ -163,7 +163,7 @@ export type CatalogueVariant = {
 export type CatalogueView = {
 	/**  The models. */
 	models?: CatalogueModel[],
-	/**  What is wrong with the owner's own `catalogue.toml`, if anything is; the built-in models are listed all the same. */
+	/**  The error in the owner's own `catalogue.toml`, if there is one; the built-in models are listed all the same. */
 	problem?: string | null,
 };
 
@@ -189,7 +189,7 @@ path: string } |
 { kind: "damaged"; 
 /**  Its name. */
 file: string; 
-/**  What is wrong with it. */
+/**  The error in it. */
 why: string } | 
 /**  A newer version wrote a file. */
 { kind: "newer"; 
@@ -197,13 +197,13 @@ why: string } |
 file: string } | 
 /**  The port for other machines is taken. */
 { kind: "port"; 
-/**  What the system said. */
+/**  The system's error. */
 why: string } | 
 /**  Anything else. */
 { kind: "other"; 
-/**  What happened. */
+/**  The error. */
 why: string; 
-/**  What to do about it. */
+/**  A hint for the owner. */
 hint: string | null };
 
 /**  A change of one field. Texts are as typed; an empty one restores the default. */
@@ -257,7 +257,7 @@ export type Changed = {
 	refused: Refused | null,
 };
 
-/**  What a watcher of a conversation is sent. */
+/**  An event for a watcher of a conversation. */
 export type ChatEvent = 
 /**  The conversation as it is now: first, and after every change but those below. */
 { kind: "whole"; 
@@ -265,7 +265,7 @@ export type ChatEvent =
 conversation: Conversation; 
 /**  The message that is being written. */
 answering: string | null; 
-/**  What it is doing. */
+/**  Its status. */
 status: Status; 
 /**  Why the last answer was interrupted. */
 problem: string | null } | 
@@ -275,7 +275,7 @@ problem: string | null } |
 text: string } | 
 /**  The answer in progress does something else. */
 { kind: "status"; 
-/**  What it is doing. */
+/**  Its status. */
 status: Status } | 
 /**  The conversation was deleted. */
 { kind: "deleted" };
@@ -404,17 +404,17 @@ of: number } |
 export type Fit = 
 /**  It fits, with room left on every machine. */
 { verdict: "comfortable" } | 
-/**  It fits, and leaves less than a tenth of what a machine shares. */
+/**  It fits, and leaves less than a tenth of a machine's shared memory. */
 { verdict: "snug"; 
 /**  The machine with the smallest part left. */
 machine: string; 
-/**  What is left there, in bytes. */
+/**  The memory left there, in bytes. */
 left_bytes: number } | 
 /**  It does not fit. */
 { verdict: "needs_more"; 
-/**  What is missing in all, in bytes. */
+/**  The missing memory in all, in bytes. */
 bytes: number; 
-/**  What would help, in words. */
+/**  Advice, in words. */
 advice: string } | 
 /**  Nobody has looked. */
 { verdict: "unknown" };
@@ -488,9 +488,9 @@ export type Loading = {
 	layers: number,
 	/**  Layers in total. */
 	of: number,
-	/**  What the machines have on their disks of the layers that they are fetching, in bytes. */
+	/**  Bytes on the machines' disks of the layers that they are fetching. */
 	fetched: number,
-	/**  What they fetch in all, in bytes; 0 while nothing is fetched. */
+	/**  Bytes of these layers in all; 0 while nothing is fetched. */
 	fetching: number,
 };
 
@@ -519,7 +519,7 @@ export type Machine = {
 	why: string | null,
 	/**  Since when it is offline, in seconds since 1970, if that is known. */
 	away_since_s: number | null,
-	/**  What it did today for people and programs on this machine. */
+	/**  Its work of today for people and programs on this machine. */
 	today: Today,
 	/**  Its processor. */
 	chip: string,
@@ -769,7 +769,7 @@ export type Prompt = {
 	starter?: boolean,
 };
 
-/**  Why a field does not take a value: what it takes instead. */
+/**  Why a field refuses a value: its limits. */
 export type Refused = 
 /**  A whole number in this range. */
 { kind: "whole"; 
@@ -781,7 +781,7 @@ most: number } |
 { kind: "memory"; 
 /**  The least. */
 least: number; 
-/**  The most: what the machine has. */
+/**  The most: the machine's own. */
 most: number | null } | 
 /**  One line of at most this many letters. */
 { kind: "name"; 
@@ -800,7 +800,7 @@ most: number } |
 /**  None: this desktop gives apps no shortcuts. */
 { kind: "shortcut_not_here" };
 
-/**  Something that a click does about it. */
+/**  A remedy, applied by a click. */
 export type Remedy = 
 /**  Start again. */
 "try_again" | 
@@ -905,6 +905,16 @@ export type Stage = {
 	layers: [number, number],
 };
 
+/**  Why the app could not start, and the remedies. */
+export type StartFailure = {
+	/**  The cause. */
+	cause: Cause,
+	/**  The remedies, the best first. */
+	remedies: Remedy[],
+	/**  The language to say it in. */
+	language: Language,
+};
+
 /**  The machine's state, shown by the shape of the tray icon. */
 export type State = 
 /**  Sharing is off. */
@@ -918,7 +928,7 @@ export type State =
 /**  Sharing is on, but something prevents it. */
 "paused";
 
-/**  What an answer in progress is doing. */
+/**  The status of an answer in progress. */
 export type Status = 
 /**  Nothing to report: it waits for its turn, or words are coming. */
 { kind: "answering" } | 
@@ -937,22 +947,12 @@ why: string } |
 /**  Why not. */
 why: string };
 
-/**  What a machine did today. */
+/**  A machine's work of today. */
 export type Today = {
 	/**  Answers that it took part in. */
 	answers: number,
 	/**  Tokens of these answers. */
 	tokens: number,
-};
-
-/**  Why the app could not start, and what mends it. */
-export type Trouble = {
-	/**  What is wrong. */
-	cause: Cause,
-	/**  What can be done, the best first. */
-	remedies: Remedy[],
-	/**  The language to say it in. */
-	language: Language,
 };
 
 /**  Progress of an app update. */

@@ -8,7 +8,7 @@ import { download } from "./download";
 import { inApp } from "./place";
 import { words } from "./words";
 
-/** What is typed is saved after this pause. */
+/** A draft is saved after this pause. */
 const TYPING_PAUSE_MS = 400;
 
 /** The list is read again this long after a change, so that many changes are one. */
@@ -59,11 +59,11 @@ class Chats {
   /** Ends when the last deletion has. */
   #deletion: Promise<unknown> = Promise.resolve();
   #started = false;
-  /** Writes of what is typed, one after the other, so that the newest is last. */
+  /** Writes of drafts, one after the other, so that the newest is last. */
   #writes: Promise<unknown> = Promise.resolve();
-  /** What is typed and not written yet, by route. */
+  /** Drafts not written yet, by route. */
   #typed = new Map<string, unknown>();
-  /** What was typed and chosen for the conversation that is being opened. */
+  /** The draft and the choices for the conversation that is being opened. */
   #early: { draft?: string; system?: string; choices?: Partial<Choices> } = {};
   #pause: ReturnType<typeof setTimeout> | undefined;
   #listing: ReturnType<typeof setTimeout> | undefined;
@@ -118,7 +118,7 @@ class Chats {
   async #open(which: () => Promise<string>): Promise<void> {
     const settled = this.#settle();
     const { open, draft, system, choices, grown, answering } = this;
-    // What is typed from here on is for the conversation that comes, however soon it is typed.
+    // Text typed from here on is for the next conversation, however soon it is typed.
     if (open.id) Object.assign(this, { open: NONE, draft: "", system: "", choices: NONE.choices, grown: "", answering: null, problem: "", sought: null });
     try {
       await settled;
@@ -126,7 +126,7 @@ class Chats {
       let opened: () => void = () => {};
       const whole = new Promise<void>((done) => (opened = done));
       await api.follow<ChatEvent>("conversation", `/conversations/${id}/events`, (event) => {
-        // What was followed before may still send something.
+        // The stream followed before may still send events.
         if (event.kind === "whole" ? event.conversation.id !== id : this.open.id !== id) return;
         this.#take(event);
         opened();
@@ -176,7 +176,7 @@ class Chats {
     return last?.role === "assistant" ? words.brokeOff(problem) : why({ message: problem });
   }
 
-  /** Shows what the answer does; what happened to a machine stays long enough to be read. */
+  /** Shows the answer's status; news of a machine stays long enough to be read. */
   #show(status: Status): void {
     clearTimeout(this.#later);
     const now = performance.now();
@@ -217,7 +217,8 @@ class Chats {
     const id = this.news?.undo;
     this.news = undefined;
     if (!id) return;
-    // An answer in progress is saved before its conversation is deleted: what is undone at once must not be deleted afterwards.
+    // An answer in progress is saved before its conversation is deleted: a deletion that is undone at once must not
+    // happen afterwards.
     await this.#deletion;
     await this.#attempt(() => api.post(`/conversations/${id}/restore`));
   }
@@ -250,7 +251,7 @@ class Chats {
     this.#write("choices", $state.snapshot(this.choices));
   }
 
-  /** Writes what is typed in the open conversation after a pause. */
+  /** Writes the open conversation's draft after a pause. */
   #write(what: string, body: unknown): void {
     if (!this.open.id) return;
     this.#typed.set(`/conversations/${this.open.id}/${what}`, body);
@@ -258,7 +259,7 @@ class Chats {
     this.#pause = setTimeout(() => void this.#settle(), TYPING_PAUSE_MS);
   }
 
-  /** Writes what was typed at once, as before the page is left. */
+  /** Writes the draft at once, as before the page is left. */
   leave(): void {
     void this.#settle();
   }

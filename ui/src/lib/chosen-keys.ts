@@ -5,7 +5,7 @@ import { mac } from "./keys";
 /** Keys that only go with others. */
 const HELD = /^(?:Control|Shift|Alt|Meta|OS|Super|Hyper|AltGraph|CapsLock|NumLock|Fn)$/;
 
-/** What was pressed, such as `CmdOrCtrl+Shift+Space`; null while only keys like Ctrl are held. */
+/** The keys pressed, such as `CmdOrCtrl+Shift+Space`; null while only keys like Ctrl are held. */
 export function chosenKeys(event: KeyboardEvent): string | null {
   if (HELD.test(event.key) || !event.code) return null;
   const held = [

@@ -10,7 +10,7 @@ export async function copy(text: string): Promise<boolean> {
   }
 }
 
-/** Cuts or copies the selection; what was selected is written by name if the web view does not know the command. */
+/** Cuts or copies the selection; the selected text is written directly if the web view does not know the command. */
 export async function take(how: "cut" | "copy", selected: string): Promise<boolean> {
   if (document.execCommand?.(how)) return true;
   if (!(await copy(selected))) return false;

@@ -1,4 +1,4 @@
-/** What the window adds to code blocks: buttons, colours, and diagrams in place of their source. */
+/** The window's additions to code blocks: buttons, colours, and diagrams in place of their source. */
 
 import { copy } from "./clipboard";
 import { words } from "./words";
@@ -38,7 +38,7 @@ function toggle(name: string, on: boolean, set: (on: boolean) => void): HTMLButt
 
 /**
  * Adds Wrap and Copy where they are not yet. `wrapped` are the places of the blocks whose lines wrap; it outlives the elements, some
- * of which are made anew while a text grows.
+ * of which are rebuilt while a text grows.
  */
 export function addControls(body: HTMLElement, wrapped: Set<number>): void {
   for (const [place, figure] of figures(body).entries()) {

@@ -1,7 +1,7 @@
 /**
- * Draws diagrams from Mermaid's source. Mermaid is large, and what it reads is untrusted: it runs in a frame of its own
- * origin, which may load nothing and reach nothing. What it draws comes back as text and is shown as a picture, in which
- * nothing runs, loads or can be clicked.
+ * Draws diagrams from Mermaid's source. Mermaid is large, and its input is untrusted: it runs in a frame of its own origin,
+ * which may load nothing and reach nothing. The drawing comes back as text and is shown as a picture, in which nothing runs,
+ * loads or can be clicked.
  */
 
 import mermaid from "@mermaid-js/tiny/dist/mermaid.tiny.js?url";
@@ -32,7 +32,7 @@ export function page(scripts: string[]): string {
   return `<!doctype html><html><head><meta charset="utf-8">${tags.join("")}${policy}</head><body></body></html>`;
 }
 
-/** Waits for what the frame says next. */
+/** Waits for the frame's next message. */
 function said<Message>(frame: HTMLIFrameElement, ours: (message: Message) => boolean): Promise<Message> {
   return new Promise((resolve, reject) => {
     const end = () => {

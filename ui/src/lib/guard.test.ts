@@ -63,7 +63,7 @@ describe("nothing leads away:", () => {
     expect(kept(mouse("mousedown", { button: 0 }), find("#plain"))).toBe(false);
   });
 
-  it("keys that load anew or go back", () => {
+  it("keys that reload or go back", () => {
     for (const event of [
       key("F5"),
       key("r", { ctrlKey: true }),

@@ -47,19 +47,19 @@ function dropped(event: DragEvent): void {
   if (event.dataTransfer) event.dataTransfer.dropEffect = "none";
 }
 
-/** Keys with which a browser loads a page anew, or leaves it. */
+/** Keys with which a browser reloads a page, or leaves it. */
 function keyed(event: KeyboardEvent): void {
-  const anew = event.key === "F5" || (command(event) && event.key.toLowerCase() === "r");
+  const reload = event.key === "F5" || (command(event) && event.key.toLowerCase() === "r");
   const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
   const left = /^Browser/.test(event.key) || (mac() ? command(event) && /^[[\]]$/.test(event.key) : event.altKey && sideways);
-  if (anew || left) event.preventDefault();
+  if (reload || left) event.preventDefault();
 }
 
 function sent(event: SubmitEvent): void {
   event.preventDefault();
 }
 
-/** Guards the page until what it returns is called. */
+/** Guards the page until the returned function is called. */
 export function guard(): () => void {
   const stop = new AbortController();
   const first = { capture: true, signal: stop.signal };

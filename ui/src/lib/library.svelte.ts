@@ -60,7 +60,7 @@ class Library {
     }
   }
 
-  /** Whether loading this model resumes a download, since no other machine has what is missing here. */
+  /** Whether loading this model resumes a download, since no other machine has the missing layers. */
   resumes({ bytes, whole_bytes, also_on }: ModelOnDisk): boolean {
     return whole_bytes !== null && bytes < whole_bytes && also_on.length === 0;
   }

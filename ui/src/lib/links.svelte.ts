@@ -18,7 +18,7 @@ export type Link = {
   /** The site, or the mail address. Other scripts are in punycode, so that no letter passes for another. */
   name: string;
   mail: boolean;
-  /** What can be trusted: the scheme, host and port. */
+  /** The origin that can be trusted: scheme, host and port. */
   site: string;
   /** Whether the site's name has letters of other scripts. */
   foreign: boolean;
@@ -62,7 +62,7 @@ class Links {
   /** Why it could not be opened. */
   problem = $state("");
 
-  /** Asks whether to open a link; `text` is what it says. A site that is trusted opens at once. */
+  /** Asks whether to open a link; `text` is its label. A site that is trusted opens at once. */
   ask(link: string, text = ""): void {
     const found = read(link, text);
     if (!found) return;

@@ -24,7 +24,7 @@ function show(places: HTMLElement[], { typeset }: Library, settled: boolean): vo
       place.innerHTML = html;
       place.classList.add("typeset");
     }
-    // What is too wide can be scrolled by keys, too.
+    // Formulas that are too wide can be scrolled by keys, too.
     if (!display || !settled || place.scrollWidth <= place.clientWidth) continue;
     place.tabIndex = 0;
     place.role = "group";

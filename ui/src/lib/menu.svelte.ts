@@ -67,7 +67,7 @@ function ofPart(place: Element): Item[] {
   }));
 }
 
-/** What a menu at this place offers; nothing where there is nothing to do. */
+/** The entries of a menu at this place, if there are any. */
 export function offers(place: Element, refused: () => void = () => undefined): Item[] {
   const field = place.closest<HTMLElement>("input, textarea, [contenteditable]");
   if (field && editable(field)) return ofField(field, refused);
@@ -98,7 +98,7 @@ class Menu {
     this.open = items.length > 0 ? { items, x, y, byKey } : undefined;
   }
 
-  /** Closes it; what was selected is selected again, since the menu has had the focus. */
+  /** Closes it and restores the selection, since the menu has had the focus. */
   close(): void {
     if (!this.open) return;
     this.open = undefined;
@@ -112,7 +112,7 @@ class Menu {
 
 export const menu = new Menu();
 
-/** Replaces the browser's menus by the app's until what it returns is called. */
+/** Replaces the browser's menus by the app's until the returned function is called. */
 export function ownMenus(): () => void {
   const stop = new AbortController();
   const first = { capture: true, signal: stop.signal };

@@ -1,9 +1,9 @@
-/** What the pages ask of the node about machines, sharing and models. */
+/** The pages' requests to the node about machines, sharing and models. */
 
 import { api } from "./api";
 import type * as given from "./bindings";
 
-// What a reply of another version may lack, one of this window's own node has.
+// Fields that another version's reply may lack; this window's own node sends them.
 export type ModelOnDisk = Required<given.ModelOnDisk>;
 export type PlannedStage = Required<given.PlannedStage>;
 export type PlanView = Required<Omit<given.PlanView, "stages">> & { stages: PlannedStage[] };
@@ -38,7 +38,7 @@ const query = (values: Record<string, string | null>): string => {
   return given.length > 0 ? `?${new URLSearchParams(given).toString()}` : "";
 };
 
-/** Changes what is shared; throws if the change was not saved. */
+/** Changes the sharing; throws if the change was not saved. */
 async function sharing(change: { share: boolean } | { pause_minutes: number } | { memory_bytes: number | null }): Promise<void> {
   const { not_kept } = await api.post<{ not_kept?: string }>("/sharing", change);
   // As a refusal is: an object, not an Error.
@@ -66,7 +66,7 @@ export const node = {
   invite: async () => (await api.post<{ ticket: string }>("/invites", {})).ticket,
   /** Joins a swarm by invitation; returns the code that both machines show. */
   join: async (ticket: string) => (await api.post<{ code: string }>("/join", { ticket })).code,
-  /** What one machine, or with null every machine, did here; newest lines first. */
+  /** The log of one machine, or with null of all; newest lines first. */
   log: async (machine: string | null): Promise<LogLine[]> => {
     const { entries } = await api.get<{ entries: LogLine[] }>(`/log${query({ machine, last: String(SHOWN_LINES) })}`);
     return entries.reverse();

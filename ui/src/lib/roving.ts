@@ -13,7 +13,7 @@ export function roving(item: string, row?: string): (list: HTMLElement) => () =>
     let last: HTMLElement | undefined;
 
     const items = (): HTMLElement[] => [...list.querySelectorAll<HTMLElement>(item)];
-    /** What can be reached in the row of an element, from left to right. */
+    /** The reachable elements in the row of an element, from left to right. */
     const within = (element: Element): HTMLElement[] =>
       row ? [...(element.closest(row)?.querySelectorAll<HTMLElement>(FOCUSABLE) ?? [])] : [];
 

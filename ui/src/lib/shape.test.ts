@@ -37,7 +37,7 @@ describe("a block that grows", () => {
     const body = document.createElement("div");
     const filled = new Filled();
     filled.fill(body, text);
-    // What is there no more when it is made anew.
+    // A rebuilt element would lose this attribute.
     body.querySelector(selector)?.setAttribute("data-kept", "");
     for (let count = 1; count <= 20; count += 1) filled.fill(body, text + more.repeat(count));
     expect(body.querySelector(selector)?.hasAttribute("data-kept")).toBe(true);

@@ -1,6 +1,6 @@
 /**
  * Fills an element with a block of Markdown. When the block has grown, only the part of a list, a table or of code that
- * changed is made anew: a list of ten thousand tokens costs no more per token than a short one.
+ * changed is rebuilt: a list of ten thousand tokens costs no more per token than a short one.
  */
 
 import type { Token, Tokens } from "marked";
@@ -50,7 +50,7 @@ function shapeOf(token: Token): Shape | undefined {
   return token.type === "table" ? table(token as Tokens.Table) : undefined;
 }
 
-/** Replaces what differs; false if the element does not hold what it should. */
+/** Replaces the differing parts; false if the element's contents are not as expected. */
 function patch(body: HTMLElement, before: Shape, after: Shape): boolean {
   const place = after.place(body);
   if (!place || place.childElementCount !== before.parts.length) return false;

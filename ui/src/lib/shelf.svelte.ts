@@ -22,13 +22,13 @@ class Shelf {
   titles = $state(true);
   /** The prompt that is being edited; a new one has no ID. */
   editing = $state<Pick<Prompt, "id" | "name" | "text">>();
-  /** What was deleted last, and how that is undone. */
+  /** The last deletion, and how it is undone. */
   news = $state<{ text: string; undo: () => Promise<unknown> }>();
 
   #started = false;
   #reading: ReturnType<typeof setTimeout> | undefined;
 
-  /** Follows what the node keeps. Once, however often the page is shown. */
+  /** Follows the node's presets and prompts. Once, however often the page is shown. */
   async start(): Promise<void> {
     if (this.#started) return;
     this.#started = true;
@@ -75,13 +75,13 @@ class Shelf {
     if (await this.#attempt(() => api.delete(`/presets/${preset.id}`))) this.news = { text: words.deletedPreset(preset.name), undo };
   }
 
-  /** Gives the open conversation what a preset has. */
+  /** Applies a preset to the open conversation. */
   apply(preset: Preset): void {
     chats.instructed(preset.system);
     chats.prefer(preset.choices);
   }
 
-  /** Whether the open conversation has what a preset has. */
+  /** Whether the open conversation has a preset's settings. */
   isApplied(preset: Preset): boolean {
     const { system, choices } = this.#present();
     const model = (of: Preset["choices"]) => JSON.stringify([of.model, of.temperature, of.top_p, of.max_tokens, of.options]);

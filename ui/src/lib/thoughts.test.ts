@@ -32,7 +32,7 @@ describe("the thoughts of an answer", () => {
     ]);
   });
 
-  it("may be several, and what is empty is left out", () => {
+  it("may be several, and empty ones are dropped", () => {
     expect(told("<think>a</think>\n<think>b</think>c")).toEqual(["thought: a", "thought: b", "said: c"]);
     expect(told("<think>\n\n</think>\n\nc")).toEqual(["said: c"]);
     const several = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b<|end|>";

@@ -5,11 +5,11 @@ import { api } from "./api";
 /** A text is counted this long after its last letter. */
 const PAUSE_MS = 300;
 
-/** While the node reads the tokenizer, it is asked again after this pause, so many times. */
+/** While the node reads the tokenizer, the request is repeated after this pause, up to this many times. */
 const AGAIN_MS = 2000;
 const ATTEMPTS = 5;
 
-/** Counts of the last texts, by model and text: a card that is drawn anew does not ask again. */
+/** Counts of the last texts, by model and text: a card that is redrawn does not ask again. */
 const REMEMBERED = 32;
 const known = new Map<string, number>();
 

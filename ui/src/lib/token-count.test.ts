@@ -53,7 +53,7 @@ it("drops a reply that comes too late, and asks for one text at a time", async (
   expect(count.tokens).toBe(3);
 });
 
-it("does not ask again for what it knows, and another model counts anew", async () => {
+it("does not ask again for known counts, but does for another model", async () => {
   const [first, second] = [new TokenCount(), new TokenCount()];
   first.watch("known", "a");
   await pass(300);

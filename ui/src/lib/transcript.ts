@@ -4,7 +4,7 @@ import { compose, estimateTokens } from "./attachments";
 import type { Message } from "./conversation";
 import { parts } from "./thoughts";
 
-/** What the model is asked, after the transcript. */
+/** The model's task, after the transcript. */
 const REQUEST =
   "Summarize the chat above for whoever continues it: its subject, what was asked, found and decided, names, numbers and code that matter, and what is still open. Write in the language of the chat, at most 300 words. Reply with the summary only.";
 
@@ -24,7 +24,7 @@ export interface Transcript {
   of: number;
 }
 
-/** What of an answer was said, without thoughts. */
+/** The text of an answer, without thoughts. */
 export const said = (answer: string): string =>
   parts(answer, false)
     .filter(({ thought }) => !thought)
@@ -38,7 +38,7 @@ const turn = ({ role, text }: Message): string => (role === "user" ? `User: ${te
 export const summaryTokens = (limit: number): number => Math.min(700, Math.floor(limit / 6));
 
 /**
- * The newest messages that fit into `share` of what a model reads at once: `limit` tokens, of which the whole conversation
+ * The newest messages that fit into `share` of a model's context: `limit` tokens, of which the whole conversation
  * takes `used`. An answer is not divided, only a last message that alone is too long: its end is taken.
  */
 export function transcript(messages: Message[], used: number, limit: number, share = 1): Transcript {

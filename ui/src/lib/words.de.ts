@@ -230,8 +230,8 @@ export const german: Words = {
   tryAgain: "Erneut versuchen",
   jump: "Springen",
   jumpTo: "Chat, Seite oder Wörter",
-  contextUsed: (used) => `${percent(used)} dessen, was dieses Modell lesen kann`,
-  contextFull: (used) => `Dieser Chat füllt ${percent(used)} dessen, was das Modell lesen kann. Vorher einen neuen Chat beginnen.`,
+  contextUsed: (used) => `${percent(used)} vom Kontext dieses Modells`,
+  contextFull: (used) => `Dieser Chat füllt ${percent(used)} vom Kontext des Modells. Vorher einen neuen Chat beginnen.`,
   quickAsk: "Frage stellen\u00a0…",
   newQuestion: "Neue Frage",
   openInChat: "Im Chat öffnen",
@@ -369,7 +369,7 @@ export const german: Words = {
   worksOnce: "Gilt einmal, 24\u00a0Stunden lang.",
   wouldShare: (bytes) => `Würde bis zu ${gigabytes(bytes)} freigeben`,
   notShared: "nicht freigegeben",
-  // Settings, start and trouble.
+  // Settings, start and failures of it.
   afterRestart: "Gilt nach einem Neustart.",
   minutes: "Minuten",
   megabits: "Mbit/s",
@@ -541,7 +541,7 @@ export const german: Words = {
   showMore: "Mehr anzeigen",
   noModelMatches: "Kein passendes Modell.",
   getFromHub: (name) => `${name} von Hugging Face holen`,
-  trouble: (cause: Cause) => {
+  startFailure: (cause: Cause) => {
     switch (cause.kind) {
       case "in_use":
         return {

@@ -252,8 +252,8 @@ export const english = {
   tryAgain: "Try again",
   jump: "Jump to",
   jumpTo: "Chat, page or words",
-  contextUsed: (percent: number) => `${percent}% of what this model can read`,
-  contextFull: (percent: number) => `This chat fills ${percent}% of what the model can read. Start a new chat before it is full.`,
+  contextUsed: (percent: number) => `${percent}% of this model’s context`,
+  contextFull: (percent: number) => `This chat fills ${percent}% of the model’s context. Start a new chat before it is full.`,
   quickAsk: "Ask something…",
   newQuestion: "New question",
   openInChat: "Open in Chat",
@@ -261,7 +261,7 @@ export const english = {
   versionAfter: "Next version",
   notSaved: (why: string) => `The answer is not saved yet: ${why}. Trying again…`,
   newestBelow: "↓ Newest",
-  /** What a button does to a chat, such as "Pin". */
+  /** A button's action on a chat, such as "Pin". */
   doTo: (does: string, title: string) => `${does} ${title}`,
   pin: "Pin",
   unpin: "Unpin",
@@ -270,7 +270,7 @@ export const english = {
   archived: "Archived",
   pinned: "Pinned",
   answeringNow: "Answering…",
-  // What an answer holds.
+  // The parts of an answer.
   thinkingNow: "Thinking…",
   thoughts: "Thoughts",
   thoughtFor: (seconds: number) => {
@@ -373,7 +373,7 @@ export const english = {
   noShortcut: "Off",
   removeShortcut: "Remove the shortcut",
   askAnywhereIs: "Opens a field for a question over any program. Click the field and press keys, such as Ctrl+Shift+Space.",
-  // A new chat that goes on from a full one.
+  // A new chat that continues a full one.
   newChatWithSummary: "New chat with a summary",
   summaryOf: (title: string) => `Summary of “${title}”`,
   summarising: (title: string) => `Summarising “${title}”…`,
@@ -396,7 +396,7 @@ export const english = {
   worksOnce: "Works once, within 24 hours.",
   wouldShare: (bytes: number) => `Would share up to ${gigabytes(bytes)}`,
   notShared: "not shared",
-  // Settings, start and trouble.
+  // Settings, start and failures of it.
   afterRestart: "Takes effect after a restart.",
   minutes: "minutes",
   megabits: "Mbit/s",
@@ -424,13 +424,13 @@ export const english = {
   defaultModel: "Model for new chats",
   builtInModel: "Built-in model",
   relays: { none: "None", public: "Public", own: "Your own" },
-  relayIs: "A relay connects machines on different networks. It can’t read what they send.",
+  relayIs: "A relay connects machines on different networks. It can’t read their data.",
   noRelayOnLan: "Not used on the local network.",
   relayUrl: "Relay URL",
   webAddress: "https://",
   data: "Data",
   dataFolder: "Data folder",
-  logFolder: "Log of what other machines did here",
+  logFolder: "Log of other machines’ actions here",
   openLog: "Open Log",
   resetSettings: "Reset settings",
   resetDots: "Reset…",
@@ -571,7 +571,7 @@ export const english = {
   showMore: "Show more",
   noModelMatches: "No model matches.",
   getFromHub: (name: string) => `Get ${name} from Hugging Face`,
-  trouble: (cause: Cause): { title: string; text: string; detail?: string } => {
+  startFailure: (cause: Cause): { title: string; text: string; detail?: string } => {
     switch (cause.kind) {
       case "in_use":
         return {
@@ -660,7 +660,7 @@ export const english = {
   problems: {} as Record<string, string>,
 };
 
-/** What a language has to say. */
+/** The text of one language. */
 export type Words = typeof english;
 
 /** The words of the window. */
@@ -673,7 +673,7 @@ let wanted: Language = "en";
 /** Each language, in its own words. */
 export const LANGUAGES: Record<Language, string> = { en: "English", de: "Deutsch" };
 
-/** Speaks a language from now on. What is on the screen has to be drawn again. */
+/** Switches the language. Everything on the screen has to be redrawn. */
 export async function speak(language: Language): Promise<void> {
   wanted = language;
   const chosen = language === "de" ? (await import("./words.de")).german : english;
@@ -685,7 +685,7 @@ export async function speak(language: Language): Promise<void> {
   document.documentElement.lang = language;
 }
 
-/** What a file of the data folder holds, and what a start without it means. */
+/** The contents of a file in the data folder, and the effect of a start without it. */
 function holds(file: string): { what: string; without: string } {
   switch (file) {
     case "config.toml":
@@ -695,7 +695,7 @@ function holds(file: string): { what: string; without: string } {
     case "peers.json":
       return { what: "your machines", without: "You pair your machines again." };
     default:
-      return { what: "its data", without: "What it held is missing." };
+      return { what: "its data", without: "Its contents are missing." };
   }
 }
 

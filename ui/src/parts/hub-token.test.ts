@@ -35,7 +35,7 @@ describe("a token", () => {
     expect(screen.queryByRole("button", { name: "Remove token" })).toBeNull();
   });
 
-  it("that is none is refused beside its field, and stays there to be mended", async () => {
+  it("that is none is refused beside its field, and stays there to be corrected", async () => {
     const saved = vi.fn();
     backend.answers["PUT /hub-token"] = () => {
       throw { code: "malformed_token", message: "this is not a token", hint: null };

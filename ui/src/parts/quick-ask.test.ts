@@ -56,7 +56,7 @@ it("a question is answered word by word, in a conversation of its own", async ()
   expect(called).toEqual([["show_conversation", { id }]]);
 });
 
-it("another question follows the first, and a new one begins anew", async () => {
+it("another question follows the first, and a new one starts over", async () => {
   const id = await ask("Capital of France?");
   node.end(id, { text: "Paris." });
   await screen.findByRole("button", { name: "New question" });

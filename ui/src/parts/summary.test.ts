@@ -1,4 +1,4 @@
-/** A full chat goes on in a new one, with a summary that its own model writes. */
+/** A full chat continues in a new one, with a summary that its own model writes. */
 import { mockIPC } from "@tauri-apps/api/mocks";
 import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
 import { afterEach, beforeEach, expect, it } from "vitest";

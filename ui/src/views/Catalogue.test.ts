@@ -90,7 +90,7 @@ describe("a search", () => {
     expect(names()).toEqual(["Qwen3 8B"]);
   });
 
-  it("shows twelve models, and goes on to the next", async () => {
+  it("shows twelve models, and then the next", async () => {
     answer(Array.from({ length: 30 }, (_, index) => model(`Model ${index + 1}`, [variant(`o/m${index}`, 1e9, COMFORTABLE)])));
     render(Catalogue, { shown });
     await waitFor(() => expect(names()).toHaveLength(12));

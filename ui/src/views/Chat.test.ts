@@ -74,7 +74,7 @@ describe("an answer", () => {
       { tokens: 6, machines: ["Studio"], after: { why: "Attic left…", pause_s: 1.7 } },
     ];
     node.end(id, { computed: { tokens_per_s: 9.4, first_s: 0.1, context_tokens: 41, context_limit: 100, parts, unknown_options: ["style"] } });
-    expect(await screen.findByText("41% of what this model can read")).toBeTruthy();
+    expect(await screen.findByText("41% of this model’s context")).toBeTruthy();
     await waitFor(() => expect(screen.getByText("9.4 tok/s · Attic + Studio · 0.1 s to first word · this model has no option “style”")).toBeTruthy());
     const line = screen.getByRole("img", { name: "Attic + Studio: 4 tokens. Attic left; 1.7 s, no word lost. Studio: 6 tokens." });
     expect(line.querySelectorAll("span").length).toBe(3);
@@ -128,14 +128,14 @@ describe("an answer", () => {
     await waitFor(() => expect(screen.getByText("Reading: 512 of 2,000 tokens")).toBeTruthy());
     vi.useFakeTimers();
     const clock = vi.spyOn(performance, "now").mockReturnValue(1000);
-    node.status(id, { kind: "recovering", why: "Attic left; going on without it" });
+    node.status(id, { kind: "recovering", why: "Attic left; continuing without it" });
     node.status(id, { kind: "answering" });
     node.write(id, "Here");
     await vi.advanceTimersByTimeAsync(1900);
-    expect(screen.getByText("Attic left; going on without it")).toBeTruthy();
+    expect(screen.getByText("Attic left; continuing without it")).toBeTruthy();
     expect(body()).toBe("Here");
     await vi.advanceTimersByTimeAsync(200);
-    expect(screen.queryByText("Attic left; going on without it")).toBeNull();
+    expect(screen.queryByText("Attic left; continuing without it")).toBeNull();
     clock.mockRestore();
   });
 
@@ -442,7 +442,7 @@ describe("the context", () => {
     node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" }), message({ id: "a1", text: "1", computed })]);
     await open();
     await fireEvent.click(await waitFor(() => listed("Lisbon")));
-    const said = await screen.findByText(/fills 95% of what the model can read/);
+    const said = await screen.findByText(/fills 95% of the model’s context/);
     await fireEvent.click(within(said).getByRole("button", { name: "New chat" }));
     await waitFor(() => expect(chats.open.id).not.toBe("c"));
   });

@@ -144,7 +144,7 @@ describe("the comb", () => {
     const first = document.querySelector(".light");
     swarm.speeds = [...swarm.speeds.slice(1), 6];
     await waitFor(() => expect(rates.at(-1)).toBe(6));
-    // It goes on from where it is.
+    // It continues from its current value.
     expect(document.querySelector(".light")).toBe(first);
     swarm.speeds = [...swarm.speeds.slice(1), 0];
     await waitFor(() => expect(document.querySelector(".light")).toBeNull());

@@ -14,7 +14,7 @@ import { FakeNode, message } from "../testing/node";
 import { type Given, named } from "../testing/requests";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
-import Trouble from "./Trouble.svelte";
+import StartFailure from "./StartFailure.svelte";
 
 const machine = (more: Partial<Machine>): Machine => ({
   id: "one",
@@ -239,7 +239,7 @@ describe("in German", () => {
     { kind: "other", why: "kaputt", hint: null },
   ])("a start that failed says why: $kind", (cause) => {
     const remedies: Remedy[] = ["try_again", "stop_other", "use_another_port", "move_aside", "open_folder", "quit"];
-    render(Trouble, { trouble: { cause, remedies, language: "de" } });
+    render(StartFailure, { failure: { cause, remedies, language: "de" } });
     expect(left()).toEqual([]);
   });
 });
@@ -253,7 +253,7 @@ describe("a window", () => {
     history.replaceState(null, "", "#settings");
   });
 
-  it("is drawn in the language of the app, and anew in another one, on the same page", async () => {
+  it("is drawn in the app's language, and redrawn when that changes, on the same page", async () => {
     render(App);
     await waitFor(() => expect(send).toBeTruthy());
     send(shown);
@@ -280,7 +280,7 @@ describe("a window", () => {
     await fireEvent.change(choice, { target: { value: "" } });
     await waitFor(() => expect(asked.map(({ change }) => change)).toEqual([{ field: "language", value: "en" }, { field: "language", value: null }]));
     send({ ...shown, language: "en" });
-    // Whoever chose it goes on from there.
+    // The focus stays where it was.
     await waitFor(() => expect(document.activeElement?.id).toBe("language"));
   });
 });

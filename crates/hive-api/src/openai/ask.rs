@@ -56,7 +56,7 @@ pub(super) enum AskError {
     Time(String),
     #[error("\"hivemind.date\" must be a local date and time, like 2026-11-27T09:30:00; it is \"{0}\"")]
     Date(String),
-    #[error("\"{field}\" is not an option of a chat template: HiveMind says what that is")]
+    #[error("\"{field}\" is not an option of a chat template: HiveMind sets it itself")]
     Reserved { field: String },
 }
 

@@ -36,7 +36,7 @@ fn whole_characters(body: &[u8]) -> Cow<'_, [u8]> {
         let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     };
-    let (mut mended, mut copied, mut at) = (Vec::new(), 0, 0);
+    let (mut repaired, mut copied, mut at) = (Vec::new(), 0, 0);
     while let Some(next) = body[at..].iter().position(|byte| *byte == b'\\') {
         at += next;
         let is_half = match unit(at) {
@@ -48,8 +48,8 @@ fn whole_characters(body: &[u8]) -> Cow<'_, [u8]> {
             _ => false,
         };
         if is_half {
-            mended.extend_from_slice(&body[copied..at]);
-            mended.extend_from_slice(b"\\ufffd");
+            repaired.extend_from_slice(&body[copied..at]);
+            repaired.extend_from_slice(b"\\ufffd");
             at += 6;
             copied = at;
         } else {
@@ -60,8 +60,8 @@ fn whole_characters(body: &[u8]) -> Cow<'_, [u8]> {
     if copied == 0 {
         return Cow::Borrowed(body);
     }
-    mended.extend_from_slice(&body[copied..]);
-    Cow::Owned(mended)
+    repaired.extend_from_slice(&body[copied..]);
+    Cow::Owned(repaired)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_rustls::server::TlsStream;
 
 /// Interval between probes of a client that has closed its sending side.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Time for the handler to read a request that has fully arrived; one not read by then was cut off.
 const READING: Duration = Duration::from_secs(2);
@@ -179,18 +179,18 @@ pub(super) struct Listening<S> {
     stream: S,
     exchange: Exchange,
     /// Set once the client's input has ended.
-    silent: Option<Silence>,
+    half_closed: Option<HalfClosed>,
 }
 
 /// A client whose input has ended.
-struct Silence {
+struct HalfClosed {
     since: Instant,
     look: Interval,
 }
 
 impl<S: Stream> Listening<S> {
     pub(super) fn new(stream: S, exchange: Exchange) -> Self {
-        Self { stream, exchange, silent: None }
+        Self { stream, exchange, half_closed: None }
     }
 
     /// Probes the client; an error means that it has disconnected.
@@ -209,18 +209,18 @@ impl<S: Stream> Listening<S> {
 impl<S: Stream> AsyncRead for Listening<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
-        if this.silent.is_none() {
+        if this.half_closed.is_none() {
             let before = into.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
             if into.filled().len() > before || into.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            let mut look = interval(LOOK);
+            let mut look = interval(POLL_INTERVAL);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            this.silent = Some(Silence { since: Instant::now(), look });
+            this.half_closed = Some(HalfClosed { since: Instant::now(), look });
         }
         loop {
-            let silent = this.silent.as_ref().map_or(Duration::ZERO, |silence| silence.since.elapsed());
+            let silent = this.half_closed.as_ref().map_or(Duration::ZERO, |client| client.since.elapsed());
             let at_end = this.exchange.lock().at_end(silent);
             match at_end {
                 AtEnd::End => return Poll::Ready(Ok(())),
@@ -230,7 +230,7 @@ impl<S: Stream> AsyncRead for Listening<S> {
             if let Some(error) = this.stream.take_error()? {
                 return Poll::Ready(Err(error));
             }
-            if let Some(Silence { look, .. }) = &mut this.silent {
+            if let Some(HalfClosed { look, .. }) = &mut this.half_closed {
                 ready!(look.poll_tick(cx));
             }
         }

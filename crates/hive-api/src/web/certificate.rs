@@ -32,7 +32,7 @@ const FILE: &str = "browser-certificate.json";
 /// Validity of a new certificate, in days; Apple's systems take no longer ones than 398.
 const VALID_DAYS: i32 = 390;
 
-/// It is renewed so many days before it expires.
+/// Days before its expiry at which it is renewed.
 const SPARE_DAYS: i32 = 30;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -18,7 +18,7 @@ pub struct Page {
 /// Finds a file by its path without a leading slash, such as `index.html`.
 pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
 
-/// What a page may load: files of this origin, and the API at it.
+/// The content policy of a page: files of this origin, and the API at it.
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       font-src 'self'; worker-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; \
                       form-action 'none'";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a confined process may still do.
+/// The access that a confined process still has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confine {
     /// Files and folder trees it may read.
@@ -16,7 +16,7 @@ pub struct Confine {
     pub memory_bytes: Option<u64>,
 }
 
-/// What is in force on this system.
+/// The confinement in force on this system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// All other files can be neither read nor written.

@@ -170,14 +170,14 @@ const SECOND_NUMBERS: Option<i64> = None;
 /// Numbers that only the second numbering has.
 const OWN_NUMBERS: std::ops::Range<i64> = 512..548;
 
-pub(super) fn confine(wish: &Confine) -> Result<Step, ConfineError> {
+pub(super) fn confine(confine: &Confine) -> Result<Step, ConfineError> {
     let threads = std::fs::read_dir("/proc/self/task").map_err(refused)?.count();
     let life = if threads > 1 { Life::Before } else { Life::Only };
-    let files = confine_files(wish, life).map_err(refused)?;
+    let files = confine_files(confine, life).map_err(refused)?;
     match life {
         // Without landlock, a restart gains nothing.
         Life::Before if files => Ok(Step::Restart),
-        _ => Ok(Step::Done(Confinement { files, calls: confine_calls(wish)? })),
+        _ => Ok(Step::Done(Confinement { files, calls: confine_calls(confine)? })),
     }
 }
 
@@ -189,8 +189,8 @@ enum Life {
 }
 
 /// Limits memory, and filters the system calls of all threads.
-pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
-    if let Some(bytes) = wish.memory_bytes {
+pub(super) fn confine_calls(confine: &Confine) -> Result<bool, ConfineError> {
+    if let Some(bytes) = confine.memory_bytes {
         let present = rustix::process::getrlimit(rustix::process::Resource::Data).maximum;
         let most = Some(present.map_or(bytes, |present| present.min(bytes)));
         let limit = rustix::process::Rlimit { current: most, maximum: most };
@@ -198,7 +198,7 @@ pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
     }
     // Not even the owner's other programs may inspect it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(refused)?;
-    let filters = filters(wish.gpu_cache.is_some()).map_err(refused)?;
+    let filters = filters(confine.gpu_cache.is_some()).map_err(refused)?;
     // If one filter is rejected, the other is still applied.
     let mut all = true;
     for filter in &filters {
@@ -212,7 +212,7 @@ fn refused(error: impl std::fmt::Display) -> ConfineError {
 }
 
 /// Allows reading the named files, and nothing else on any file.
-fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetError> {
+fn confine_files(confine: &Confine, life: Life) -> Result<bool, landlock::RulesetError> {
     // The newest landlock version at the time of writing; older kernels enforce the rules they know.
     let abi = ABI::V6;
     let ruleset = Ruleset::default()
@@ -226,14 +226,14 @@ fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetEr
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // GPU kernels are compiled while a model runs, from headers beside the libraries.
     let headers: Vec<_> = libraries.iter().filter_map(|folder| Some(folder.parent()?.join("include"))).collect();
-    let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
+    let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(confine.read.iter().cloned());
     let mut ruleset = allow(ruleset, named, read)?;
     if matches!(life, Life::Before) {
         // Executing itself once, and the loader: afterwards the system call is refused.
         let again = std::iter::once(PathBuf::from("/proc/self/exe")).chain(loader(&maps));
         ruleset = allow(ruleset, again, AccessFs::Execute | AccessFs::ReadFile)?;
     }
-    if let Some(cache) = &wish.gpu_cache {
+    if let Some(cache) = &confine.gpu_cache {
         ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
         ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;

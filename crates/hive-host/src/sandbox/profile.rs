@@ -29,7 +29,7 @@ const NEWER: &str = "(deny signal)\n(allow signal (target self))\n\
 /// The rules for a worker. The last matching rule wins.
 ///
 /// `libraries` are the folders its libraries are loaded from.
-pub(crate) fn profile(wish: &Confine, libraries: &[PathBuf], rules: Rules) -> String {
+pub(crate) fn profile(confine: &Confine, libraries: &[PathBuf], rules: Rules) -> String {
     let mut text = format!("(version 1)\n(allow default)\n{OLDEST}");
     if rules == Rules::All {
         text.push_str(NEWER);
@@ -42,10 +42,10 @@ pub(crate) fn profile(wish: &Confine, libraries: &[PathBuf], rules: Rules) -> St
     for folder in PERSONAL {
         rule("deny file-read*", Path::new(folder));
     }
-    for path in libraries.iter().chain(&wish.read) {
+    for path in libraries.iter().chain(&confine.read) {
         rule("allow file-read*", path);
     }
-    if let Some(cache) = &wish.gpu_cache {
+    if let Some(cache) = &confine.gpu_cache {
         rule("allow file-read* file-write*", cache);
     }
     // Path lookup needs the metadata of every parent folder.

@@ -2,8 +2,8 @@
 //!
 //! Invariants: strangers share a bounded number of handshakes and connections, divided by origin ([`PerOrigin`]). An
 //! approved machine that connects from a known address does not queue among them. A forgeable address counts for
-//! nothing until its sender proves that it receives packets there ([`choose`]). A silent stranger is evicted; one that
-//! has said what it wants stays only as long as that takes.
+//! nothing until its sender proves that it receives packets there ([`choose`]). A silent stranger is evicted; one whose
+//! request has arrived stays only while it is served.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,10 +34,10 @@ const STRANGERS_EACH: usize = 8;
 /// Connections of machines whose pairing is shown to this owner.
 const EXPECTED: usize = 32;
 const EXPECTED_EACH: usize = 4;
-/// How soon a stranger must say what it wants.
+/// Time-out for a stranger's request.
 const FIRST_WORDS: Duration = Duration::from_secs(15);
 /// Interval between checks whether a stranger still wants anything.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Close code for a silent stranger, or one whose seat was taken.
 const EVICTED: u32 = 4;
@@ -102,12 +102,12 @@ impl Drop for Seat {
     }
 }
 
-/// A stranger's connection, shared by its channels: whether it has said what it wants.
+/// A stranger's connection, shared by its channels: whether its request has arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Visit(AtomicBool);
 
 impl Visit {
-    /// The stranger has said what it wants.
+    /// The stranger's request has arrived.
     pub(crate) fn heard(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -227,7 +227,7 @@ impl Door {
         let mut is_expected = admission.is_expected(peer);
         let seats = |is_expected| if is_expected { &self.expected } else { &self.strangers };
         let mut seat = seats(is_expected).take(origin);
-        let mut looks = tokio::time::interval(LOOK);
+        let mut looks = tokio::time::interval(POLL_INTERVAL);
         loop {
             let is_evicted = tokio::select! {
                 () = seat.is_evicted() => true,

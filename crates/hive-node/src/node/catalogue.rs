@@ -18,14 +18,14 @@ impl Node {
             let places = self.host().catalogue().places();
             let on_disk: Vec<String> = places.into_iter().filter_map(|place| place.name).collect();
             let loaded = self.serving().names();
-            let room = self.serving().room_for(None);
+            let room = self.serving().capacity_for(None);
             let view = |hit: hive_catalogue::Hit<'_>| {
                 let mut view: CatalogueModel = hit.entry.view();
                 let contexts = contexts(hit.entry.context, query.context);
                 for (shown, variant) in view.variants.iter_mut().zip(&hit.entry.variants) {
                     shown.on_disk = on_disk.contains(&shown.model);
                     shown.loaded = loaded.contains(&shown.model);
-                    let own = shown.loaded.then(|| self.serving().room_for(Some(&shown.model)));
+                    let own = shown.loaded.then(|| self.serving().capacity_for(Some(&shown.model)));
                     let (needs, room) = (hit.entry.needs(variant), own.as_ref().unwrap_or(&room));
                     let fit = |context: &u64| {
                         let fit = room.fit(&needs, *context);

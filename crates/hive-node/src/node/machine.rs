@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
 
 /// Interval between two observations of this machine.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change in offered memory is announced once it exceeds this many bytes, or one `OFFER_PART`th of the offer if
 /// that is less.
@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// Observes this machine and announces what has changed.
+    /// Observes this machine and announces changes.
     pub(super) fn look(&self) {
         let host = hive_host::this();
         let Owner { share, memory_cap, policy, .. } = &self.inner.owner;
@@ -145,7 +145,7 @@ pub(super) async fn watch_machine(node: Node) {
     let mut settings = None;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             _ = switches.changed() => {}
             () = node.member().stopping() => return,
         }

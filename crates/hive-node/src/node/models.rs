@@ -63,8 +63,8 @@ impl Node {
     }
 
     /// Loads a model by a manual plan, which stays in effect until the model is unloaded.
-    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
-        self.serving().load_model_by_hand(name, stages).await
+    pub async fn load_model_manually(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
+        self.serving().load_model_manually(name, stages).await
     }
 
     /// Pauses the download of a model, for everybody who waits for it; `false` if it is not being downloaded. Loading the

@@ -36,7 +36,7 @@ pub struct NodeOptions {
     pub keep_prompts_here: bool,
     /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
-    /// From where it fetches what it lacks of a model.
+    /// The sources of its missing layers.
     pub fetches: Fetches,
     /// Versions of the control protocol that it speaks; tests start older and newer nodes.
     pub speaks: (u32, u32),

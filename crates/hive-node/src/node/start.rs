@@ -112,7 +112,7 @@ impl Node {
         if knows_its_disk {
             let host = host.clone();
             member.spawn(async move {
-                aside(|| host.tidy_disk());
+                aside(|| host.remove_orphaned_parts());
                 host.catalogue().run(host.membership()).await;
             });
         }

@@ -34,7 +34,7 @@ pub struct Status {
     pub left_out: u64,
     /// Tokens of answers to people and programs here since the node started.
     pub answered_tokens: u64,
-    /// What each machine did today for people and programs here.
+    /// Each machine's work of today for people and programs here.
     pub today: Vec<MachineWork>,
     /// The loaded model, if any.
     pub model: Option<ModelView>,

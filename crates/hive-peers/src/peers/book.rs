@@ -14,7 +14,7 @@ use super::rights::Rights;
 /// Maximum number of addresses remembered per machine, newest first.
 const KEPT_SOCKETS: usize = 8;
 
-/// What the owner decided.
+/// The owner's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Standing {

@@ -55,7 +55,7 @@ impl Peers {
 
     /// Withdraws the code of a machine that asked on its own, because another at its place has asked since.
     pub(crate) fn withdraw(&self, peer: PeerId) {
-        // Dropping the verdict's sender tells whoever waits that the answer is no.
+        // Dropping the verdict's sender tells the waiting request that the answer is no.
         self.lock().pending.remove(&peer);
         self.admission.expect_no_more(peer);
         self.touch();

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, NotKept};
 
-/// What an approved machine may do, and its limits.
+/// The rights of an approved machine, and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rights {
@@ -44,10 +44,8 @@ pub enum RightsError {
     /// They are in effect, but will not survive a restart.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// Nothing more was granted. What was withdrawn is in effect only until a restart.
-    #[error(
-        "this could not be saved, so the machine was given nothing more, and what was taken from it comes back with a restart: {0}"
-    )]
+    /// No rights were added. Withdrawals are in effect only until a restart.
+    #[error("this could not be saved, so no rights were added, and withdrawn rights return with a restart: {0}")]
     NotGiven(DataError),
 }
 

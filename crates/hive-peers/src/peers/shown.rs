@@ -1,4 +1,4 @@
-//! Turns what is known of a machine into a [`PeerView`](super::PeerView).
+//! Turns the record of a machine into a [`PeerView`](super::PeerView).
 
 use hive_net::{Link, PeerId, fingerprint};
 

@@ -24,7 +24,7 @@ const MADE_ROOM: usize = 4096;
 /// Minimum time between two dials caused by a machine's announcements.
 const DIAL_PAUSE: Duration = Duration::from_secs(10);
 /// How long dropped announcements are reported.
-const TOLD: Duration = Duration::from_mins(10);
+const DROPS_REPORTED_FOR: Duration = Duration::from_mins(10);
 
 /// An announcement of a machine.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ impl Sightings {
 
     /// The number of announcements dropped recently: of machines that were evicted or found no room.
     pub(super) fn left_out(&self, now: Instant) -> u64 {
-        let recently = self.last_left_out.is_some_and(|last| now.saturating_duration_since(last) < TOLD);
+        let recently = self.last_left_out.is_some_and(|last| now.saturating_duration_since(last) < DROPS_REPORTED_FOR);
         if recently { self.left_out } else { 0 }
     }
 
@@ -160,7 +160,7 @@ impl Sightings {
         self.dialled.remove(&peer);
     }
 
-    /// Merges a record into what is known of a machine.
+    /// Merges an announcement into the record of a machine.
     fn note(&mut self, peer: PeerId, record: String, named: Vec<SocketAddr>) -> News {
         let Some(sighted) = self.machines.get_mut(&peer) else { return News::Nothing };
         if !sighted.records.contains(&record) && sighted.records.len() < RECORDS {
@@ -300,7 +300,7 @@ mod tests {
         let real = id();
         assert_eq!(sightings.found(announcement(real, &[at(3, 4000)]), standing, now), News::Moved);
         assert!(sightings.get(real).is_some() && sightings.get(friend).is_some());
-        assert_eq!(sightings.left_out(now + TOLD), 0, "it is not told for ever");
+        assert_eq!(sightings.left_out(now + DROPS_REPORTED_FOR), 0, "it is not told for ever");
     }
 
     #[test]

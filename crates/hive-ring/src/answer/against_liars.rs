@@ -24,7 +24,7 @@ const PROMPT: [u32; 3] = [1, 2, 3];
 /// The token that the machine samples, unless it lies about that.
 const TOKEN: u32 = 5;
 
-/// What the machine does when it should sample tokens.
+/// The machine's behaviour when it should sample tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
     /// Token after token, and none of them is the last.
@@ -139,7 +139,7 @@ impl Mallory {
                 return;
             }
         }
-        // What was sent arrives as long as its end is open.
+        // Sent frames arrive as long as its end is open.
         std::future::pending::<()>().await;
     }
 }
@@ -278,7 +278,7 @@ async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_ma
 #[tokio::test]
 async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
     let cases = [
-        // The token after the first piece differs from what the replica samples, and there is no third machine to ask.
+        // The token after the first piece differs from the replica's, and there is no third machine to ask.
         (32, "mallory and mallory do not compute the same numbers"),
         // It claims that it was given another token.
         (5, "mallory says that it was given something else"),

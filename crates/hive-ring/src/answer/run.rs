@@ -10,21 +10,20 @@ use tokio::sync::mpsc;
 
 use super::Answer;
 use super::end::{End, broken_off, unless_over};
-use super::silence::Silence;
+use super::silence::SilenceTimer;
 use super::tokens::Step;
 use crate::events::Event;
 use crate::ring::Health;
 
-/// Failovers in a row without a token between them after which the answer itself must be the cause. Stages that are
-/// well and pass nothing on are joined again and then replaced one by one, see [`Stuck`].
+/// Consecutive failovers without a new token after which the answer itself is considered the cause. Stages that are
+/// healthy but produce nothing are rejoined, then replaced one by one, see [`super::silence::Stall`].
 const MOST_FRUITLESS: usize = 5;
 
 /// Events on their way to the receiver.
 const EVENT_QUEUE: usize = 256;
 
-/// Whether an answer had its first ring to itself from its first to its last token, so that its speed is the ring's.
-/// Compares the ring's traffic (sessions opened so far, and sessions open) at both ends. A ring that has failed over
-/// had pauses.
+/// Whether the answer had its ring to itself from first to last token, so that its speed measures the ring. Compares
+/// the ring's traffic (sessions opened so far, and sessions open) at both ends. A failover would have added pauses.
 fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) -> bool {
     let (opened, open) = at_last;
     at_first.is_some_and(|(opened_before, open_before)| opened_before == opened && open_before == 1 && open <= 1)
@@ -33,7 +32,7 @@ fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) 
 
 /// Starts an answer, which runs as soon as the stages have room for it. Its events arrive on the receiver.
 pub(crate) async fn start(mut answer: Answer) -> Result<mpsc::Receiver<Event>, TextError> {
-    // The text of the resume tokens was shown before, except for what was held back.
+    // The text of the resume tokens was shown before, except for text that was held back.
     for token in answer.tokens.clone() {
         let piece = answer.ring.model().push(&mut answer.detokenizer, token).await?;
         answer.watch(&piece);
@@ -57,16 +56,16 @@ impl Answer {
                 return;
             }
         };
-        // Only here: the speed of an answer that resumes elsewhere includes a pause.
+        // Only for the first ring: an answer that resumes on another includes a pause.
         self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
-        let (mut fruitless, mut over) = (0, None);
+        let (mut fruitless, mut pending_end) = (0, None);
         let last = loop {
-            let had = self.tokens.len();
-            let end = match over.take() {
+            let tokens_before = self.tokens.len();
+            let end = match pending_end.take() {
                 Some(end) => end,
                 None => self.follow(&mut frames, &events).await,
             };
-            fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
+            fruitless = if self.tokens.len() > tokens_before { 0 } else { fruitless + 1 };
             match end {
                 End::Over(event) => {
                     self.report_speed();
@@ -87,7 +86,7 @@ impl Answer {
                     break Some(Event::Failed(broken_off(&end).to_owned()));
                 }
                 End::Moved if fruitless < MOST_FRUITLESS => {
-                    over = unless_over(&events, &bound, self.resume(&mut frames)).await.err();
+                    pending_end = unless_over(&events, &bound, self.resume(&mut frames)).await.err();
                 }
                 End::Moved => {
                     self.leave();
@@ -99,7 +98,7 @@ impl Answer {
                     match self.resume_elsewhere(&events).await {
                         Ok(Ok(resumed)) => frames = resumed,
                         Ok(Err(why)) => break Some(Event::Failed(why)),
-                        Err(end) => over = Some(end),
+                        Err(end) => pending_end = Some(end),
                     }
                 }
                 End::Lost(why) => {
@@ -119,7 +118,7 @@ impl Answer {
                         Ok(Err(cause)) => {
                             break Some(Event::Failed(format!("{why}, and it could not resume: {cause}")));
                         }
-                        Err(end) => over = Some(end),
+                        Err(end) => pending_end = Some(end),
                     }
                 }
             }
@@ -163,21 +162,21 @@ impl Answer {
         }
     }
 
-    /// Follows the answer until it ends, or has to leave the stages as they are.
+    /// Follows the answer until it ends or must resume elsewhere.
     async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
         let mut state = self.ring.state();
         state.mark_changed();
         let mut read = self.cached;
         let times = self.ring.expected();
         let mut expected = self.awaited(read, &times);
-        let mut silence = Silence::new(expected);
+        let mut silence = SilenceTimer::new(expected);
         let mut is_whole = true;
         let bound = self.bound.clone();
         let reached = bound.reached();
         tokio::pin!(reached);
         loop {
             let frame = tokio::select! {
-                // What has arrived counts, even from a machine that has left since.
+                // Frames that have arrived count, even if their machine has left since.
                 biased;
                 frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,
@@ -194,7 +193,7 @@ impl Answer {
                         Health::Whole if now.epoch != self.epoch => return End::Moved,
                         Health::Whole => {}
                         Health::FailingOver(why) => {
-                            if events.send(Event::Recovering(format!("{why}; going on without it"))).await.is_err() {
+                            if events.send(Event::Recovering(format!("{why}; continuing without it"))).await.is_err() {
                                 return End::Cancelled;
                             }
                         }
@@ -233,10 +232,10 @@ impl Answer {
                 _ => self.take(&frame).await,
             };
             if !matches!(step, Step::None) {
-                // Only progress ends the silence: a stage that repeats itself might as well be silent.
+                // Only progress resets the silence timer; repeated frames do not.
                 read = read.max(frame.position as usize);
                 expected = self.awaited(read, &times);
-                silence = Silence::new(expected);
+                silence = SilenceTimer::new(expected);
             }
             match step {
                 Step::None => {}

@@ -17,7 +17,7 @@ use crate::events::Event;
 use crate::ring::sessions::NotOpen;
 
 /// How long an answer waits for its model to be loaded again. A machine that restarts is back within a minute; after
-/// that, whoever waits is better served by an error.
+/// that, an error is more useful than a longer wait.
 const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two attempts to load it.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
@@ -107,7 +107,7 @@ impl Answer {
         self.send_prompt().await
     }
 
-    /// Starts over in a new session on the same stages: what they have of the answer may be based on wrong numbers.
+    /// Starts over in a new session on the same stages: their caches may be based on wrong numbers.
     pub(super) async fn start_over(&mut self) -> mpsc::Receiver<Frame> {
         self.leave();
         self.traffic = None;
@@ -122,7 +122,7 @@ impl Answer {
         frames
     }
 
-    /// Has each stage replay what the next one is missing. What the first is missing is sent from here.
+    /// Has each stage replay the rows that the next one is missing. The first one's are sent from here.
     async fn replay_missing(&mut self, positions: &[u32]) -> Result<(), String> {
         let known = self.prompt.len() + self.tokens.len();
         self.cached = positions[0] as usize;

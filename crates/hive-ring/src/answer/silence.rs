@@ -1,4 +1,4 @@
-//! How long an answer has received nothing, and what it has done about that.
+//! The time since an answer's last progress, and the checkups of its stages since then.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::ring::checkup::{Checkup, News};
 use crate::ring::timing::silence_limit;
 
 /// The time since the answer last made progress.
-pub(super) struct Silence {
+pub(super) struct SilenceTimer {
     pub(super) since: Instant,
     /// When the stages are checked next.
     pub(super) due: Instant,
@@ -16,18 +16,18 @@ pub(super) struct Silence {
     pub(super) was_notified: bool,
 }
 
-/// What was done about an answer whose stages all report that they are idle.
+/// The measures taken for a stalled answer: all its stages report that they are idle.
 #[derive(Debug, Default)]
-pub(super) struct Stuck {
-    /// How many tokens it had then. The next token ends the investigation.
+pub(super) struct Stall {
+    /// The answer's tokens when it stalled. The next token ends the investigation.
     pub(super) tokens: usize,
-    /// Whether the stages were joined again, and what was missing was replayed.
+    /// Whether the stages were rejoined and the missing rows replayed.
     pub(super) rejoined: bool,
     /// The stages that were replaced because of it.
     pub(super) suspected: Vec<usize>,
 }
 
-impl Silence {
+impl SilenceTimer {
     pub(super) fn new(expected: Duration) -> Self {
         let now = Instant::now();
         Self { since: now, due: now + silence_limit(expected), checkup: None, idle_checks: 0, was_notified: false }

@@ -32,7 +32,7 @@ impl Answer {
         });
     }
 
-    /// Takes the result of a spot check; returns what the reader of the answer should know.
+    /// Handles the result of a spot check; returns a message for the reader, if there is one.
     pub(super) fn spot_checked(&mut self, checked: Result<(Spot, Found), tokio::task::JoinError>) -> Option<String> {
         let Ok((spot, found)) = checked else { return None };
         self.ring.spot_check_done(found != Found::Unfinished);
@@ -40,7 +40,7 @@ impl Answer {
         let Found::Wrong { index, machine, name, position } = found else { return None };
         self.ring.quarantine(self.epoch, index, machine, &name);
         let token = (position as usize + 1).saturating_sub(self.prompt.len());
-        Some(format!("{name} computed wrong numbers and is left out; the text from token {token} on may be wrong"))
+        Some(format!("{name} computed wrong numbers and is quarantined; the text from token {token} on may be wrong"))
     }
 
     /// Waits a moment for a spot check that short answers would postpone for ever.

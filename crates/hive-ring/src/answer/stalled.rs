@@ -1,9 +1,9 @@
-//! What an answer does when it makes no progress.
+//! How an answer that makes no progress is investigated and unblocked.
 
 use std::time::Duration;
 
 use super::Answer;
-use super::silence::{Silence, Stuck};
+use super::silence::{SilenceTimer, Stall};
 use crate::ring::checkup::{News, Verdict};
 use crate::ring::timing::{Expected, silence_limit, suspect};
 
@@ -11,7 +11,7 @@ use crate::ring::timing::{Expected, silence_limit, suspect};
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 /// A stage that is at work may be serving other answers only. This is longer than any of their chunks should take.
 const PASSED_OVER_TIMEOUT: Duration = Duration::from_mins(2);
-/// Checkups in a row that must find all stages idle: what one stage has sent may be on its way to the next.
+/// Consecutive checkups that must find all stages idle: a frame may be on its way between two stages.
 const IDLE_CHECKS: u32 = 2;
 
 impl Answer {
@@ -23,10 +23,10 @@ impl Answer {
         }
     }
 
-    /// Investigates a silence; returns what the reader should know.
+    /// Investigates a silence; returns a message for the reader, if there is one.
     pub(super) async fn investigate(
         &mut self,
-        silence: &mut Silence,
+        silence: &mut SilenceTimer,
         news: Option<News>,
         usual: Duration,
     ) -> Option<String> {
@@ -75,21 +75,21 @@ impl Answer {
         }
     }
 
-    /// Every stage is well and nothing arrives. Joins the stages again, which replays what was lost on the way. If that
-    /// has not helped, replaces the stage that holds the answer up.
+    /// Every stage is healthy and nothing arrives. Rejoins the stages, which replays lost frames. If that has not
+    /// helped, replaces the stage that blocks the answer.
     async fn unblock(&mut self) {
-        if self.stuck.tokens != self.tokens.len() {
-            self.stuck = Stuck { tokens: self.tokens.len(), ..Stuck::default() };
+        if self.stall.tokens != self.tokens.len() {
+            self.stall = Stall { tokens: self.tokens.len(), ..Stall::default() };
         }
-        if !self.stuck.rejoined {
-            self.stuck.rejoined = true;
-            self.ring.report_fault(self.epoch, "nothing comes although every stage is well".to_owned());
+        if !self.stall.rejoined {
+            self.stall.rejoined = true;
+            self.ring.report_fault(self.epoch, "nothing comes although every stage is healthy".to_owned());
             return;
         }
         let opened = tokio::time::timeout(PASSED_OVER_TIMEOUT, self.ring.open(&self.spec(None))).await;
         let Ok(Ok(next)) = opened else { return };
-        let index = suspect(&next, self.next_position(), &self.stuck.suspected);
-        self.stuck.suspected.push(index);
+        let index = suspect(&next, self.next_position(), &self.stall.suspected);
+        self.stall.suspected.push(index);
         let name = self.ring.stages().get(index).map(|stage| stage.placement.name.clone()).unwrap_or_default();
         self.ring.report_no_progress(self.epoch, index, format!("{name} passes nothing on"));
     }

@@ -12,11 +12,11 @@ use super::Answer;
 use super::verify::Bounds;
 use crate::events::{Event, FinishReason, Summary};
 
-/// What a frame led to.
+/// The effect of a frame.
 pub(super) enum Step {
     More(Event),
     End(Event),
-    /// Nothing: it repeats what is known, or is impossible.
+    /// Nothing: it is a repetition, or impossible.
     None,
 }
 

@@ -1,8 +1,8 @@
-//! What the coordinator verifies about every token, whatever the last stage says. Pure.
+//! The coordinator's checks of every token. The last stage is not trusted. Pure.
 
 use hive_model::sampling::{Sampled, Sampling};
 
-/// What a token may be, and where the answer ends, as its stages were told.
+/// The limits of a token, and where the answer ends, as its stages were told.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'a> {
     /// Tokens of the model.

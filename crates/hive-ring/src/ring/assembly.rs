@@ -34,7 +34,7 @@ pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
     StageSpec { source, layers: planned.layers.clone(), compute, threads, bytes: planned.bytes(), standby: false }
 }
 
-/// Has every machine fetch what it lacks of the layers that it is to hold.
+/// Has every machine fetch its missing layers.
 pub(super) async fn fetch(
     host: &StageHost,
     plan: &Plan,
@@ -125,7 +125,7 @@ pub(super) async fn load_stage(
     let advertises_room = async || {
         tokio::time::sleep(NEWS_DELAY).await;
         // A machine need not accept a standby replica.
-        !spec.standby && host.membership().says_it_has_room(machine, spec.bytes)
+        !spec.standby && host.membership().advertises_capacity(machine, spec.bytes)
     };
     let mut asked = ask().await;
     if matches!(asked, Ok(Reply::Full(_))) && advertises_room().await {

@@ -68,7 +68,7 @@ mod tests {
         attempts.reach(7);
         assert_eq!(fails(&mut attempts, 0, 'a'), None);
         assert_eq!(fails(&mut attempts, 0, 'a'), None, "the same failure once more");
-        // The new machine reads what was read before.
+        // The new machine computes the same rows again.
         attempts.reach(5);
         attempts.reach(7);
         assert_eq!(fails(&mut attempts, 1, 'b'), Some('a'));

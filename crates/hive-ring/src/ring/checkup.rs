@@ -40,7 +40,7 @@ pub(super) async fn check(host: &StageHost, stage: &PlacedStage, request: Reques
     }
 }
 
-/// What a checkup has found so far.
+/// The state of a checkup.
 pub(crate) enum News {
     /// Machines that have not answered yet, by name.
     Waiting(Vec<String>),
@@ -48,12 +48,12 @@ pub(crate) enum News {
     Verdict(Verdict),
 }
 
-/// What the pulses mean together.
+/// The conclusion from all pulses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A stage is at work: it is worth waiting.
     Wait,
-    /// Every stage is well and idle: what the answer waits for was lost on the way.
+    /// Every stage is healthy and idle: a frame was lost on the way.
     AllIdle,
     /// The stage with this index makes no progress, for this reason.
     Hung(usize, String),

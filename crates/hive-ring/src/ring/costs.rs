@@ -17,7 +17,7 @@ pub(crate) fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option
 }
 
 impl Ring {
-    /// What a token would take if every machine were as fast as it claims; `None` if one has left.
+    /// The time per token if every machine were as fast as it claims; `None` if one has left.
     pub fn claimed_costs(&self) -> Option<Costs> {
         self.costs(|machine| machine.profile.bytes_per_s / machine.pace)
     }
@@ -27,7 +27,7 @@ impl Ring {
         self.expected_of_machines().unwrap_or_else(|| Expected::unknown(self.stages().len()))
     }
 
-    /// The same, from what is known about the machines; `None` if one has left.
+    /// The same, with the machines' observed speeds; `None` if one has left.
     fn expected_of_machines(&self) -> Option<Expected> {
         let costs = self.costs(|machine| machine.profile.bytes_per_s)?;
         let member = self.host().membership();
@@ -42,7 +42,7 @@ impl Ring {
         Some(Expected::new(&costs, &rows_per_s))
     }
 
-    /// What a token takes on machines that read this many bytes per second; `None` if one has left.
+    /// The time per token on machines that read this many bytes per second; `None` if one has left.
     fn costs(&self, bytes_per_s: impl Fn(&Candidate) -> f64) -> Option<Costs> {
         let machines = self.host().membership().candidates(None, &[], Scope::Healthy);
         let node = |machine: &Candidate| NodeProfile { bytes_per_s: bytes_per_s(machine), ..machine.profile.clone() };

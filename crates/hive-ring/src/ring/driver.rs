@@ -35,7 +35,7 @@ use super::state::{Health, State};
 use super::{Inner, Ring};
 use tasks::{Finished, Product};
 
-/// The failover of one ring, with what it needs.
+/// The failover of one ring, with its resources.
 pub(super) struct Driver {
     ring: Weak<Inner>,
     /// The same, while a task is under way.
@@ -182,7 +182,7 @@ impl Driver {
         }
     }
 
-    /// Stops the failover. Whoever unloads the ring waits until stages on their way are unloaded.
+    /// Stops the failover. Unloading the ring waits until stages that are being loaded are unloaded.
     async fn withdraw(&mut self, ring: &Ring, actions: Vec<Action<PeerId>>) {
         let mut unloads = Vec::new();
         for action in actions {
@@ -256,7 +256,7 @@ impl Driver {
         let (why, is_whole) = (self.why.clone(), |health: &Health| *health == Health::Whole);
         let begins = change_state(ring, is_whole, |state| state.health = Health::FailingOver(why));
         if begins {
-            tracing::info!("a model is being mended: {}", self.why);
+            tracing::info!("a model is failing over: {}", self.why);
         }
         begins
     }
@@ -334,7 +334,7 @@ fn change_state(ring: &Ring, expected: impl Fn(&Health) -> bool, change: impl Fn
 /// The ring's answers have the model loaded again, which unloads this ring first. Without answers, it is unloaded at
 /// once.
 async fn abandon(ring: &Ring, why: &str) {
-    tracing::info!("a model is given up where it is: {why}");
+    tracing::info!("a model is abandoned on these machines: {why}");
     ring.inner.abandon(why);
     if !ring.is_busy() {
         ring.unload_all().await;

@@ -169,7 +169,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         Some((self.run.take()?, awaited))
     }
 
-    /// Handles an outcome that is no longer awaited. What was loaded is unloaded, unless the ring uses it by now. For a
+    /// Handles an outcome that is no longer awaited. A loaded stage is unloaded, unless the ring uses it by now. For a
     /// machine that the current run asked, that is decided at the end of the run.
     fn finished_late(&mut self, outcome: &Outcome<M>) {
         let (Outcome::Loaded(holder) | Outcome::StandbyTaken(Some(holder))) = outcome else { return };
@@ -179,7 +179,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Finds the lost stages from what is known of their machines. If there is a report, the other stages are checked.
+    /// Finds the lost stages from the state of their machines. If there is a report, the other stages are checked.
     fn observed(&mut self, mut run: Run<M>, departures: &[Option<Departure>], now: Instant) {
         for (stage, departure) in (0..self.stages.len()).zip(departures) {
             let holder = self.holder(stage);
@@ -300,7 +300,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Ends any run. Whoever withdrew the ring unloads the stages it holds, but does not know of those still loading.
+    /// Ends any run. Withdrawing a ring unloads the stages it holds, but not those still loading.
     fn withdraw(&mut self) {
         self.is_over = true;
         let Some(run) = self.run.take() else { return };
@@ -334,7 +334,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
     }
 }
 
-/// What a ticket is for.
+/// The purpose of a ticket.
 #[derive(Debug)]
 enum Awaited<M> {
     Observation,

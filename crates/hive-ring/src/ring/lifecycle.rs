@@ -24,7 +24,7 @@ use crate::prefix_cache::PrefixCache;
 /// Capacity for fault reports to the failover. One is enough to have every stage checked.
 const REPORT_QUEUE: usize = 8;
 
-/// Gives up a ring's leases, unless it is loaded: whoever asked for it may have gone.
+/// Ends a ring's leases, unless it is loaded: its request may have been cancelled.
 struct Coordinated<'a> {
     host: &'a StageHost,
     id: RingId,
@@ -40,7 +40,7 @@ impl Drop for Coordinated<'_> {
 }
 
 impl Ring {
-    /// Has every machine of a plan fetch what it lacks of the layers that it is to hold, all at the same time.
+    /// Has every machine of a plan fetch its missing layers, all at the same time.
     pub async fn fetch(
         host: &StageHost,
         plan: &Plan,
@@ -155,12 +155,13 @@ impl Ring {
     }
 }
 
-/// More tokens than machines have room for, so that those of one conversation, with what it takes beside them, can be
-/// asked of a semaphore.
+/// More tokens than machines have room for, so that a semaphore can count one conversation's tokens and its fixed
+/// memory.
 const MOST_TOKENS: usize = 1 << 30;
 
 /// How many tokens of conversations that wait for their next turn are retained, out of all for which there is room. A
-/// long conversation must not be read anew in every turn, but the longest answer has room first; where each conversation
+/// long conversation must not be recomputed in every turn, but the longest answer has room first; where each
+/// conversation
 /// takes `own` beside its tokens, one of the planned length.
 fn prefix_tokens(all: usize, own: usize, max_context: usize) -> usize {
     let planned = PLANNED_CONTEXT as usize;

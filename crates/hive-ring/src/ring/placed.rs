@@ -27,7 +27,7 @@ impl RingOptions {
     }
 }
 
-/// How far the machines are that fetch what they lack of a model.
+/// The progress of machines that fetch their missing layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchProgress {
     /// Bytes that are on their disks, of the layers that they are to hold.

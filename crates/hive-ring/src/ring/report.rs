@@ -1,4 +1,4 @@
-//! What the stages of a ring report about themselves.
+//! The reports of a ring's stages.
 
 use hive_protocol::{Reply, Request, StageReport};
 

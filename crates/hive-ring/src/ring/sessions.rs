@@ -83,7 +83,7 @@ impl Ring {
         Ok(positions)
     }
 
-    /// Has every stage replay what the next one, by the position that it expects, is missing.
+    /// Has every stage replay the rows that the next one is missing, by the position that it expects.
     pub(crate) async fn replay(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];

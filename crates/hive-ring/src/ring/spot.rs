@@ -1,5 +1,5 @@
-//! Spot checks: the standby replica of a stage on another machine recomputes what the stage computed, and the results
-//! are compared bit for bit.
+//! Spot checks: the standby replica of a stage on another machine recomputes the stage's rows, and the results are
+//! compared bit for bit.
 //!
 //! The standby replica follows the answer: it gets the rows that the stage got, from the log of the stage before, in
 //! pieces as large as a chunk of a prompt, with pauses, so that tokens are not held up. Its output is compared with
@@ -56,7 +56,7 @@ pub(crate) struct Subject {
     pub(crate) tokens_from: u32,
 }
 
-/// What a spot check has found.
+/// The result of a spot check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// All results are the same, or nothing could be compared.
@@ -339,7 +339,7 @@ impl Spot {
         if sent_here || is_prompt { Ok(input) } else { Err(Unknown) }
     }
 
-    /// The input of a stage, as its sender says: tokens, or what the stage before says it sent.
+    /// The input of a stage, as its sender says: tokens, or the output of the stage before.
     async fn input(
         &self,
         index: usize,

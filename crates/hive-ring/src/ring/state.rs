@@ -1,4 +1,4 @@
-//! The state of a ring, for its answers and for whoever placed the model.
+//! The state of a ring, for its answers and for `hive-serving`.
 
 /// Whether a ring computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Health {
 /// The health of a ring, and how often it has failed over.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Failovers that succeeded. What was seen in an earlier epoch is stale.
+    /// Failovers that succeeded. Reports from an earlier epoch are stale.
     pub epoch: u32,
     /// Whether it computes.
     pub health: Health,

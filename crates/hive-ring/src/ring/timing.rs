@@ -109,12 +109,12 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(MOST)
 }
 
-/// What the pulse of a stage shows.
+/// The state of a stage, from its pulse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// It computes what it was given, or is about to.
+    /// It is computing its input, or is about to.
     Working,
-    /// It has computed all that it was given.
+    /// It has computed all of its input.
     Idle,
     /// It waits until the next machine takes its output.
     HeldUp,
@@ -122,9 +122,9 @@ pub(crate) enum Finding {
     Hung(Duration),
 }
 
-/// Which stage holds a session up, where all of them are well and idle. `next` is the position that each stage says it
-/// expects next; prompt and answer have `known` tokens. Either the last stage that has them all passes nothing on, or
-/// the one after it denies what it was given. `suspected` are the stages that were replaced for this already.
+/// The stage that blocks a session while all are healthy and idle. `next` is the position that each stage says it
+/// expects next; prompt and answer have `known` tokens. Either the last stage that has them all sends nothing, or the
+/// one after it denies its input. `suspected` are the stages already replaced for this.
 pub(crate) fn suspect(next: &[u32], known: u32, suspected: &[usize]) -> usize {
     let lacks = next.iter().position(|next| *next < known).unwrap_or(next.len());
     let holds = lacks.saturating_sub(1);

@@ -66,7 +66,8 @@ impl Serving {
                     // Long enough to detect that a machine has left.
                     tokio::time::sleep(PAUSE).await;
                 }
-                // There may be no plan without the machine that failed. Why it failed says more than that it is left out.
+                // There may be no plan without the machine that failed. The failure explains more than the quarantine
+                // does.
                 Err(error @ (ServeError::Plan { .. } | ServeError::TooFew { .. })) => {
                     return Err(failures.into_iter().next().map_or(error, ServeError::Load));
                 }

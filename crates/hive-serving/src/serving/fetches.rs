@@ -1,4 +1,4 @@
-//! Fetches in progress: each model is fetched once for everybody who asks for it, until somebody pauses it.
+//! Fetches in progress: all requests for a model share one fetch, which can be paused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ pub(super) struct Fetches(Mutex<HashMap<String, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    /// What the model was called by those who asked.
+    /// The names by which the model was requested.
     names: Vec<String>,
     fetch: Arc<Fetch>,
 }
@@ -20,8 +20,8 @@ struct Entry {
 /// A model's fetch, shared by everybody who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
-    /// Held by the one who fetches.
-    pub(super) one_at_a_time: AsyncMutex<()>,
+    /// Held by the task that fetches.
+    pub(super) lock: AsyncMutex<()>,
     /// Cancelled when it is paused, for all who wait.
     pub(super) paused: CancellationToken,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Loaded, Serving};
 
 /// Interval between two looks at the models in memory.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The least idle time: a question that has its model has yet to begin its answer.
 const LEAST_IDLE: Duration = Duration::from_secs(5);
 
@@ -32,7 +32,7 @@ impl Serving {
     pub async fn unload_idle(&self) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.member().stopping() => return,
             }
             // A question that comes meanwhile waits: it is planned with the memory that this frees.

@@ -34,7 +34,7 @@ pub struct Layout {
     pub placements: Vec<Placement>,
 }
 
-/// A plan for which machines have fetched what they lacked.
+/// A plan whose machines have fetched their missing layers.
 struct Fetched {
     plan: Plan,
     placements: Vec<Placement>,
@@ -86,10 +86,10 @@ impl Serving {
             }
             let planned = self.place(&model, wanted, &self.unused_beside(wanted))?;
             let (plan, placements) = match fetched {
-                // The machines may not be what they were when the fetch began. Loading finds out.
+                // The machines may have changed since the fetch began. Loading finds out.
                 Some(fetched) if fetched.anything => (fetched.plan, fetched.placements),
                 Some(fetched) if fetched.is_for(&planned) => planned,
-                // What machines that have just come lack is fetched first, while other models can be loaded.
+                // New machines fetch their missing layers first, while other models can be loaded.
                 _ if attempt < ATTEMPTS => {
                     attempt += 1;
                     continue;
@@ -108,7 +108,7 @@ impl Serving {
         }
     }
 
-    /// Has the machines that would compute a model fetch what they lack of it. Other models can be loaded meanwhile. Returns
+    /// Has the machines of a model's plan fetch their missing layers. Other models can be loaded meanwhile. Returns
     /// `None` if there is no plan.
     async fn fetch(
         &self,
@@ -118,30 +118,30 @@ impl Serving {
     ) -> Result<Option<Fetched>, ServeError> {
         let name = model.name();
         let names = [Some(name.as_str()), wanted.model.as_deref()];
-        let one = self.inner.fetches.join(&model.card().digest, names.into_iter().flatten());
+        let fetch = self.inner.fetches.join(&model.card().digest, names.into_iter().flatten());
         let paused = || ServeError::Paused(name.clone());
         tokio::select! {
             biased;
-            () = one.paused.cancelled() => Err(paused()),
-            fetched = self.fetch_once(&one, model, wanted, known) => fetched,
+            () = fetch.paused.cancelled() => Err(paused()),
+            fetched = self.fetch_once(&fetch, model, wanted, known) => fetched,
         }
     }
 
     async fn fetch_once(
         &self,
-        one: &Fetch,
+        fetch: &Fetch,
         model: &Model,
         wanted: &ModelRequest,
         known: Option<&Ring>,
     ) -> Result<Option<Fetched>, ServeError> {
-        let _one_at_a_time = one.one_at_a_time.lock().await;
-        // Whoever is loading a model holds memory that no plan knows of yet.
+        let _fetch_lock = fetch.lock.lock().await;
+        // A model that is being loaded holds memory that no plan accounts for yet.
         drop(self.inner.placing.lock().await);
         if self.ring_of(wanted).is_some_and(|ring| !known.is_some_and(|known| known.is(&ring))) {
             return Ok(None);
         }
         let source = models::source(wanted.model.as_deref(), model);
-        // Without a plan now, the one that is made before loading decides.
+        // Without a plan now, the plan made before loading decides.
         let Ok((plan, placements)) = self.place(model, wanted, &self.unused_beside(wanted)) else { return Ok(None) };
         let (name, of) = (model.name(), model.card().layers());
         let shown = Shown::begin(self);

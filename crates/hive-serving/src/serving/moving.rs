@@ -14,7 +14,7 @@ use super::{Loaded, Serving};
 use crate::model_request::ModelRequest;
 
 /// Pause between two checks for better plans.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Number of consecutive checks in which a plan must be better.
 const STEADY: usize = 2;
 /// Pause after a failed migration.
@@ -36,7 +36,7 @@ impl Serving {
         let mut better: Vec<((ModelRequest, Ring), usize)> = Vec::new();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.member().stopping() => return,
             }
             let mut now = self.in_use();

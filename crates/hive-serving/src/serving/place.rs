@@ -10,7 +10,7 @@ use hive_stage::planning::{self, plan_best, plan_over};
 use hive_stage::{aside, models};
 use hive_worker::text::{Model, ModelCard};
 
-use super::{Serving, by_hand, held_by, placements};
+use super::{Serving, held_by, manual, placements};
 use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 
@@ -36,8 +36,8 @@ impl Serving {
             let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
             return Ok(if are_here { Revision::Keep } else { Revision::Move });
         };
-        let by_hand = self.made_by_hand(wanted);
-        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
+        let manual_plan = self.manual_plan(wanted);
+        if manual_plan.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
             let is_here = places.iter().all(|place| *place == HERE);
             return Ok(if is_here { Revision::Keep } else { Revision::Move });
         }
@@ -46,14 +46,15 @@ impl Serving {
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
-        if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
+        if manual_plan.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
-        if by_hand.is_some_and(|written| by_hand::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
+        if manual_plan.is_some_and(|written| manual::arrange(ring.model().card(), &machines, &nodes, &written).is_ok())
+        {
             return Ok(Revision::Move);
         }
         let best = match plan_best(ring.model().card(), &nodes, &link) {
@@ -79,13 +80,13 @@ impl Serving {
         let source = models::source(wanted.model.as_deref(), model);
         let held = held_by(freed);
         let mut hindrance = None;
-        if let Some(written) = self.made_by_hand(wanted) {
+        if let Some(written) = self.manual_plan(wanted) {
             match self.as_written(model, wanted, &written, freed) {
                 Ok((mut plan, placements)) => {
-                    plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
+                    plan.reasons.push("Placed manually; stays until unloaded.".to_owned());
                     return Ok((plan, placements));
                 }
-                Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
+                Err(why) => hindrance = Some(format!("The manual plan cannot be followed now: {why}.")),
             }
         }
         let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
@@ -110,7 +111,7 @@ impl Serving {
                 let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
                 let asked = are(&names);
                 asked_again =
-                    Some(format!("{asked} asked again, although stages failed there: without, there is no plan."));
+                    Some(format!("{asked} tried again although stages failed there: there is no other plan."));
                 (plan, machines) = (Ok(found), more);
             }
         }
@@ -118,7 +119,7 @@ impl Serving {
             Unplaced::TooFew { wanted } => ServeError::TooFew {
                 wanted,
                 usable: machines.iter().map(|machine| machine.placement.name.clone()).collect(),
-                left_out: self.member().left_out(&source),
+                exclusions: self.member().exclusions(&source),
             },
             Unplaced::Plan(error) => self.no_plan(error, wanted, &source),
         })?;
@@ -176,7 +177,7 @@ impl Serving {
     fn no_plan(&self, error: PlanError, wanted: &ModelRequest, source: &ModelSource) -> ServeError {
         let pinned =
             self.pinned_beside(wanted).into_iter().map(|name| format!("the memory of {name}, which is pinned"));
-        ServeError::Plan { error, left_out: self.member().left_out(source).into_iter().chain(pinned).collect() }
+        ServeError::Plan { error, exclusions: self.member().exclusions(source).into_iter().chain(pinned).collect() }
     }
 
     /// A plan with the whole model on this machine, if the owner prefers that and it fits.
@@ -304,7 +305,7 @@ mod tests {
         assert!(!holds(&ann) && !ann.member().is_candidate(bob.member().id()));
         assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.member().id()));
         let remarks = ann.member().remarks(&candidates(), None);
-        assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
+        assert_eq!(remarks, ["bob is not used: it may not see this machine's prompts"]);
         // The other right is separate: bob's own models may still have layers here.
         assert!(bob.member().is_candidate(ann.member().id()));
         ann.member().set_rights(bob.member().id(), Rights::default()).unwrap();
@@ -344,9 +345,9 @@ mod tests {
         let again = place(&ann).unwrap();
         assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
         ann.member().trust().failed(bob.member().id(), Failing::Computing);
-        assert!(refused(&ann).contains("bob left out for 1 min: its stages failed"), "{}", refused(&ann));
-        ann.member().trust().caught(bob.member().id());
-        assert!(refused(&ann).contains("bob left out for 24 h: it computed wrong numbers"), "{}", refused(&ann));
+        assert!(refused(&ann).contains("bob is quarantined for 1 min: its stages failed"), "{}", refused(&ann));
+        ann.member().trust().quarantine(bob.member().id());
+        assert!(refused(&ann).contains("bob is quarantined for 24 h: it computed wrong numbers"), "{}", refused(&ann));
         bob.member().describe(|profile| {
             profile.sharing = false;
             profile.not_sharing = Some("sharing is switched off".to_owned());

@@ -13,31 +13,31 @@ use crate::placed::{FILE, PlacedLayers, PlacedModel, Placements};
 
 impl Serving {
     /// The manual plan for a request.
-    pub(super) fn made_by_hand(&self, wanted: &ModelRequest) -> Option<Vec<PlacedLayers>> {
-        self.by_hand().iter().find(|placed| placed.wanted == *wanted).map(|placed| placed.stages.clone())
+    pub(super) fn manual_plan(&self, wanted: &ModelRequest) -> Option<Vec<PlacedLayers>> {
+        self.manual().iter().find(|placed| placed.wanted == *wanted).map(|placed| placed.stages.clone())
     }
 
     /// Sets or clears the manual plan for a request; returns the previous one.
-    pub(super) fn make_by_hand(
+    pub(super) fn set_manual_plan(
         &self,
         wanted: &ModelRequest,
         stages: Option<Vec<PlacedLayers>>,
     ) -> Option<Vec<PlacedLayers>> {
-        let before = self.made_by_hand(wanted);
+        let before = self.manual_plan(wanted);
         {
-            let mut by_hand = self.by_hand();
-            by_hand.retain(|placed| placed.wanted != *wanted);
-            by_hand.extend(stages.map(|stages| PlacedModel { wanted: wanted.clone(), stages }));
+            let mut manual = self.manual();
+            manual.retain(|placed| placed.wanted != *wanted);
+            manual.extend(stages.map(|stages| PlacedModel { wanted: wanted.clone(), stages }));
         }
         self.host().placements().notify();
         before
     }
 
-    pub(super) fn by_hand(&self) -> MutexGuard<'_, Vec<PlacedModel>> {
-        self.inner.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn manual(&self) -> MutexGuard<'_, Vec<PlacedModel>> {
+        self.inner.manual.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file should contain now.
+    /// The file's contents, as of now.
     pub(super) fn placements(&self) -> Placements {
         let placed =
             |Loaded { wanted, ring, .. }: &Loaded| PlacedModel { wanted: wanted.clone(), stages: stages(ring) };
@@ -50,7 +50,7 @@ impl Serving {
         let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wanted != placed.wanted);
         let missing: Vec<_> = waiting.iter().filter(is_missing).cloned().collect();
         in_memory.extend(missing);
-        Placements { in_memory, by_hand: self.by_hand().clone() }
+        Placements { in_memory, manual: self.manual().clone() }
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let layers =
             PlacedLayers { machine: hive_net::Identity::generate().id(), name: "ann".to_owned(), layers: [0, 30] };
         let placed = PlacedModel { wanted: ModelRequest { model: None, stages: Some(1) }, stages: vec![layers] };
-        let placements = Placements { in_memory: vec![placed.clone()], by_hand: vec![placed] };
+        let placements = Placements { in_memory: vec![placed.clone()], manual: vec![placed] };
         let mut written = serde_json::to_value(&placements).unwrap();
         for place in ["", "/in_memory/0", "/in_memory/0/wish", "/by_hand/0/stages/0"] {
             written.pointer_mut(place).unwrap()["of_tomorrow"] = serde_json::json!({ "x": [1] });

@@ -14,10 +14,10 @@ use crate::placed::PlacedModel;
 
 /// How long to wait for a model's machines. They find each other within a second or two, but one that restarts takes
 /// longer.
-const MACHINES_COME_WITHIN: Duration = Duration::from_secs(20);
+const MACHINES_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a question for a model that is being restored waits before the model is placed on the machines present.
-const QUESTION_WAITS: Duration = Duration::from_secs(3);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Serving {
     /// Restores all models, one after the other.
@@ -26,13 +26,13 @@ impl Serving {
         for placed in &waiting {
             let name = placed.wanted.model.clone().unwrap_or_else(|| models::starter_name().to_owned());
             tokio::select! {
-                _ = tokio::time::timeout(MACHINES_COME_WITHIN, self.all_come(placed)) => {}
+                _ = tokio::time::timeout(MACHINES_TIMEOUT, self.all_come(placed)) => {}
                 () = self.member().stopping() => return,
             }
             match self.put_back(placed, &waiting).await {
                 Ok(true) => tracing::info!("{name} is in memory again"),
-                Ok(false) => tracing::info!("{name} is not put back: another model was asked for"),
-                Err(why) => tracing::warn!("{name}, which was in memory, is not put back: {why}"),
+                Ok(false) => tracing::info!("{name} is not restored: another model was requested"),
+                Err(why) => tracing::warn!("{name}, which was in memory, is not restored: {why}"),
             }
             self.inner.restoring.send_modify(|waiting| waiting.retain(|other| other != placed));
             self.host().placements().notify();
@@ -43,7 +43,7 @@ impl Serving {
     pub(super) async fn wait_for_restore(&self, wanted: &ModelRequest) {
         let mut restoring = self.inner.restoring.subscribe();
         let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wanted != *wanted));
-        let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
+        let _ = tokio::time::timeout(RESTORE_TIMEOUT, settled).await;
     }
 
     /// Resolves when all of a model's machines are present and share.

@@ -17,9 +17,9 @@ pub enum FetchFailure {
         *needed as f64 / 1e9
     )]
     Disk {
-        /// What the layers take, in bytes.
+        /// Size of the layers, in bytes.
         needed: u64,
-        /// What may be used, in bytes.
+        /// Space that may be used, in bytes.
         free: u64,
     },
     /// The owner's limit is reached.
@@ -31,23 +31,23 @@ pub enum FetchFailure {
         *needed as f64 / 1e9
     )]
     Cap {
-        /// What the layers take, in bytes.
+        /// Size of the layers, in bytes.
         needed: u64,
         /// The limit, in bytes.
         cap: u64,
-        /// What may be used of it, in bytes.
+        /// The unused part of it, in bytes.
         free: u64,
     },
     /// No machine sends the rest of a model that is on no hub.
     #[error(
-        "the machine that has these layers is away, or stopped sending them; what has arrived is kept, so try again once it \
+        "the machine that has these layers is away, or stopped sending them; the downloaded data is kept, so try again once it \
          is back"
     )]
     Away,
     /// The hub wants a token, or another one.
     #[error(transparent)]
     Denied(HubError),
-    /// The hub does not give this machine what no other one has.
+    /// The hub does not serve this machine the missing bytes.
     #[error("{0}")]
     Hub(String),
     /// Something else.

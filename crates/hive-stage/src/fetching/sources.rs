@@ -1,4 +1,4 @@
-//! Which machine is asked for which bytes: several at once, each for what it has not been asked for yet.
+//! Assigns chunks to machines: several machines at once, and no chunk twice to the same machine.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -8,8 +8,8 @@ use hive_net::PeerId;
 use hive_store::FileName;
 use tokio::sync::Notify;
 
-/// Bytes that a machine is asked for at once: it is done in a second on a slow network, and a lost connection costs no
-/// more than the messages on their way.
+/// Bytes in one request: a slow network sends them in about a second, and a lost connection costs only the messages in
+/// flight.
 const CHUNK_BYTES: u64 = 16 << 20;
 /// Ranges in one request: a model's small tensors lie scattered.
 const CHUNK_RANGES: usize = 512;
@@ -24,20 +24,20 @@ pub(crate) struct Chunk {
     asked: BTreeSet<PeerId>,
 }
 
-/// What is still to be fetched. Machines take chunks from it and put back what did not come.
+/// The chunks still to be fetched. Machines take chunks from it and put back the missing ranges.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     state: Mutex<State>,
-    /// Wakes those who wait for a chunk that is out.
+    /// Wakes tasks that wait for a chunk in progress.
     back: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     chunks: VecDeque<Chunk>,
-    /// Chunks that machines are being asked for.
+    /// Chunks in progress.
     out: usize,
-    /// What each machine has sent.
+    /// The ranges that each machine has sent.
     sent: Vec<(PeerId, FileName, Range<u64>)>,
     /// Machines that sent wrong bytes.
     banned: BTreeSet<PeerId>,
@@ -91,14 +91,14 @@ impl Sources {
         }
     }
 
-    /// Returns what a machine did not send of a chunk. It is not asked for that again.
+    /// Returns the ranges of a chunk that a machine did not send. It is not asked for them again.
     pub(crate) fn put_back(&self, chunk: Chunk, machine: PeerId, missing: Vec<Range<u64>>) {
         let Chunk { file, mut asked, .. } = chunk;
         asked.insert(machine);
         self.back(Chunk { file, ranges: missing, asked });
     }
 
-    /// Returns what is missing of a chunk as if the machine had not been asked: its line was cut.
+    /// Returns the missing ranges of a chunk as if the machine had not been asked: its connection broke.
     pub(crate) fn return_unasked(&self, chunk: Chunk, missing: Vec<Range<u64>>) {
         self.back(Chunk { ranges: missing, ..chunk });
     }
@@ -113,7 +113,8 @@ impl Sources {
         self.back.notify_waiters();
     }
 
-    /// Records what a machine has sent. `false` if it sends wrong bytes, so that these must not be taken.
+    /// Records ranges that a machine has sent. `false` if it was banned for wrong bytes, so that these must not be
+    /// written.
     pub(crate) fn sent(&self, machine: PeerId, file: &FileName, ranges: Vec<Range<u64>>) -> bool {
         let mut state = self.state();
         let is_good = !state.banned.contains(&machine);
@@ -123,7 +124,7 @@ impl Sources {
         is_good
     }
 
-    /// Asks a machine for nothing more. Everything that it has sent must come from elsewhere, and is returned.
+    /// Bans a machine from this fetch. Returns everything it has sent, which must be fetched again elsewhere.
     pub(crate) fn ban(&self, machine: PeerId) -> Vec<(FileName, Range<u64>)> {
         let mut state = self.state();
         state.banned.insert(machine);
@@ -143,7 +144,7 @@ impl Sources {
         wrong
     }
 
-    /// What no machine has sent.
+    /// The ranges that no machine has sent.
     pub(crate) fn left(self) -> Vec<(FileName, Range<u64>)> {
         let State { chunks, .. } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ranges = |Chunk { file, ranges, .. }: Chunk| ranges.into_iter().map(move |range| (file.clone(), range));

@@ -1,8 +1,8 @@
-//! Fetches what this machine lacks of a model, before it loads layers of it.
+//! Fetches the layers of a model that this machine lacks, before it loads them.
 //!
-//! First comes the outline, from the machine that asks for the layers: with it, the model opens, has its digest, and says
-//! which bytes its layers are. These come from every machine that has them, several at once, and what none has from the
-//! hub that the model is from.
+//! First comes the outline, from the machine that asks for the layers: with it, the model can be opened, and its digest
+//! and the byte ranges of its layers are known. The ranges are fetched from every machine that has them, several at
+//! once, and the rest from the model's hub.
 //!
 //! An outline contains samples of every tensor. A machine that sends other bytes than these is not asked again.
 
@@ -25,17 +25,17 @@ use crate::locate::{NotLocated, locate};
 use crate::models;
 use crate::runtime::aside;
 
-/// A machine that sends nothing for this long is not asked any more.
+/// A machine that sends nothing for this long is abandoned.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
-/// A machine that fetches says so all the time; but its disk may be slow.
+/// The same for a machine that fetches and reports its progress: its disk may be slow.
 const FETCH_SILENCE: Duration = Duration::from_mins(2);
-/// Requests to a machine at a time: while one is answered, the next is on its way.
+/// Requests in flight to a machine: while one is answered, the next is on its way.
 const REQUESTS: usize = 2;
-/// Whoever has fetched layers for a plan waits at most this long until they are loaded: other machines fetch, too.
-const LOADED_WITHIN: Duration = Duration::from_mins(10);
+/// Layers fetched for a plan are protected for this long until they are loaded: other machines may still be fetching.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(10);
 /// How often progress is reported.
 const REPORTS: Duration = Duration::from_millis(250);
-/// What is left free on the disk when another machine asks for layers here, in bytes.
+/// Bytes left free on the disk when another machine requests layers here.
 pub(super) const LEFT_TO_OWNER: u64 = 2 << 30;
 
 impl StageHost {
@@ -64,7 +64,8 @@ impl StageHost {
         }
     }
 
-    /// Opens a model whose outline has come, and takes it into the catalogue. `revision` is what a hub was asked for, if it
+    /// Opens a model whose outline is complete, and adds it to the catalogue. `revision` is what a hub was asked for,
+    /// if it
     /// has confirmed the files; `is_public` says that it did so without a token.
     pub(super) async fn settled(
         &self,
@@ -129,7 +130,7 @@ impl StageHost {
                 self.holders(digest, asker).into_iter().flat_map(|peer| [peer; REQUESTS]).collect();
             let (sources, copy) = (&sources, &copy);
             let mut asking: FuturesUnordered<_> =
-                asked.into_iter().map(|peer| self.take_chunks(peer, digest, copy, sources)).collect();
+                asked.into_iter().map(|peer| self.fetch_chunks(peer, digest, copy, sources)).collect();
             let mut timer = tokio::time::interval(REPORTS);
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -149,7 +150,7 @@ impl StageHost {
             }
         }
         let left = sources.left();
-        tracing::debug!(needed, of_hub = bytes(&left), "layers of a model are fetched");
+        tracing::debug!(needed, hub_bytes = bytes(&left), "layers of a model are fetched");
         if !left.is_empty() {
             let is_own = asker == self.membership().id();
             let mut report = |left: u64| {
@@ -159,9 +160,9 @@ impl StageHost {
                     progress(of.saturating_sub(left), of);
                 }
             };
-            match self.take_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
+            match self.fetch_from_hub(copy.manifest(), &copy, wanted.clone(), is_own, &mut report).await {
                 Err(FetchFailure::Hub(why)) if !is_own => {
-                    // The machine that asks may be given them, and then gives what it fetched.
+                    // The machine that asks may have access, and then passes on the bytes it fetched.
                     tracing::info!("layers that another machine asks for cannot be had from the hub here: {why}");
                     return Err(FetchFailure::Lacks);
                 }
@@ -198,7 +199,7 @@ impl StageHost {
         asker.into_iter().chain(others).collect()
     }
 
-    /// Has a machine fetch what it lacks of some layers; `progress` is told how many bytes are there, and of how many.
+    /// Has a machine fetch the layers that it lacks; `progress` gets the bytes present and their total.
     pub async fn fetch_on(
         &self,
         machine: &PeerAddr,
@@ -208,7 +209,7 @@ impl StageHost {
     ) -> Result<(), FetchFailure> {
         let member = self.membership();
         if machine.id() == member.id() {
-            // Loading says what is wrong with it.
+            // Loading reports the error.
             let Ok(model) = self.located_for(member.id(), source, true).await else { return Ok(()) };
             return self.complete(&model, layers, member.id(), &mut progress).await;
         }
@@ -232,7 +233,7 @@ impl StageHost {
         self.order_fetch(machine, source, layers, &mut progress).await
     }
 
-    /// Orders another machine to fetch what it lacks of some layers.
+    /// Orders another machine to fetch the layers that it lacks.
     async fn order_fetch(
         &self,
         machine: &PeerAddr,
@@ -256,20 +257,20 @@ impl StageHost {
         }
     }
 
-    /// Keeps what was fetched for another machine on the disk while that waits for others and then has it loaded.
+    /// Protects layers fetched for another machine from eviction until that machine has them loaded.
     fn keep_until_loaded(&self, kept: Option<InUse>) {
         let Some(kept) = kept else { return };
         let member = self.membership().clone();
         self.membership().spawn(async move {
             tokio::select! {
-                () = tokio::time::sleep(LOADED_WITHIN) => {}
+                () = tokio::time::sleep(LOAD_TIMEOUT) => {}
                 () = member.stopping() => {}
             }
             drop(kept);
         });
     }
 
-    /// Fetches what this machine lacks of layers that another one will ask it to load.
+    /// Fetches the missing parts of layers that another machine will ask this one to load.
     pub(super) async fn answer_fetch(
         &self,
         asker: PeerId,

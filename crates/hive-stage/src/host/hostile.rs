@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
 use super::{HostOptions, StageHost};
-use crate::fetching::message::Given;
+use crate::fetching::message::TransferMessage;
 use crate::models;
 use crate::testing::Machine;
 use hive_model::Compute;
@@ -63,7 +63,7 @@ impl Peer {
     }
 
     /// The first answer to a request for a model's files.
-    async fn is_given(&self, request: Request) -> Given {
+    async fn is_given(&self, request: Request) -> TransferMessage {
         let mut channel = self.endpoint.open(&self.of.membership().addr(), Protocol::Control).await.unwrap();
         channel.write_message(&request).await.unwrap();
         channel.read_part().await.unwrap().expect("it answers")
@@ -487,13 +487,13 @@ async fn the_files_of_a_model_go_to_machines_that_were_asked_to_hold_layers_of_i
     let second_mib = 1 << 20..2 << 20;
     let bytes = WantedBytes { digest: digest.clone(), file, size, ranges: vec![second_mib] };
     for request in [Request::Outline(digest.clone()), Request::Bytes(bytes.clone())] {
-        assert!(matches!(peer.is_given(request.clone()).await, Given::Nothing), "{request:?}");
+        assert!(matches!(peer.is_given(request.clone()).await, TransferMessage::Nothing), "{request:?}");
     }
     // To be asked for one model opens no other.
     node.gives(peer.id(), &ModelSource::Named(None, "0".repeat(32)));
-    assert!(matches!(peer.is_given(Request::Bytes(bytes.clone())).await, Given::Nothing));
+    assert!(matches!(peer.is_given(Request::Bytes(bytes.clone())).await, TransferMessage::Nothing));
     node.gives(peer.id(), &ModelSource::Named(None, digest.clone()));
-    assert!(matches!(peer.is_given(Request::Outline(digest)).await, Given::Manifest(_)));
-    assert!(matches!(peer.is_given(Request::Bytes(bytes)).await, Given::Piece { .. }));
+    assert!(matches!(peer.is_given(Request::Outline(digest)).await, TransferMessage::Manifest(_)));
+    assert!(matches!(peer.is_given(Request::Bytes(bytes)).await, TransferMessage::Piece { .. }));
     node.stop().await;
 }

@@ -94,7 +94,8 @@ pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
         | Request::Rows(id, _)
         | Request::Recompute(id, _) => Some((*id, Order::Command)),
         Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
-        // About the asker, about everything that the asker owns, or about models on the disk: `giving` decides who may have
+        // About the asker, about everything that the asker owns, or about models on the disk: `serve_parts` decides who
+        // may have
         // them.
         Request::Greet(_)
         | Request::Measure(_)

@@ -65,7 +65,7 @@ impl StageHost {
     pub(super) fn reserve(&self, owner: PeerId, bytes: u64, standby: bool) -> Result<Reservation, String> {
         let cap = lock(&self.inner.memory_cap).unwrap_or(u64::MAX);
         // Two requests at once must not both get the rest.
-        let _one_at_a_time = lock(&self.inner.reserving);
+        let _reserving = lock(&self.inner.reserving);
         let full = |taken: u64, cap: u64| {
             let (bytes, taken, cap) = (megabytes(bytes), megabytes(taken), megabytes(cap));
             format!("it takes {bytes} MB, but {taken} MB of the {cap} MB given are in use")

@@ -29,7 +29,7 @@ const MOST_FILES: usize = 1000;
 pub(crate) enum Unfound {
     /// There is no such repository.
     Nothing,
-    /// The repository is there, but not the named revision or file; holds the names of what is.
+    /// The repository is there, but not the named revision or file; holds the names of those that are.
     Other(Vec<String>),
     /// The repository has several models; holds their names.
     Several(Vec<String>),
@@ -193,7 +193,7 @@ impl Contents {
         Self { folder: config && has_weights, config, ggufs }
     }
 
-    /// The file of a part; `None` means the folder itself, which reports what it lacks when it is opened.
+    /// The file of a part; `None` means the folder itself, which reports missing files when it is opened.
     fn choose(&self, part: Part, base: &str) -> Result<Option<&str>, Unfound> {
         let fitting: Vec<&str> = match part {
             Part::Only if self.folder || self.ggufs.is_empty() => return Ok(None),

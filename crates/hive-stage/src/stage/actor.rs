@@ -70,7 +70,7 @@ pub(super) struct Actor {
     sessions: HashMap<u128, Open>,
     /// The number of sessions being computed, shared with the handles.
     busy: Arc<AtomicUsize>,
-    /// What is computed here, for the audit log.
+    /// This stage's work, for the audit log.
     usage: Arc<Usage>,
     /// Memory on this node for all sessions, in bytes.
     held_bytes: Arc<AtomicUsize>,
@@ -344,18 +344,18 @@ impl Actor {
             if open.retained {
                 self.worker.order(&ToWorker::Rest(SessionId(session)));
             } else {
-                self.go_on(&open.spec);
+                self.run_ahead(&open.spec);
             }
             self.sessions.insert(session, open);
         }
         let _ = answer.send(imported);
     }
 
-    /// Lets the answer go on by itself if this stage is the whole model.
-    fn go_on(&self, spec: &SessionSpec) {
+    /// Lets the answer run ahead if this stage is the whole model.
+    fn run_ahead(&self, spec: &SessionSpec) {
         if self.tenancy.is_whole {
             let ending = Ending { end_tokens: spec.end_tokens.clone(), last_position: spec.last_position };
-            self.worker.order(&ToWorker::GoOn(SessionId(spec.session), ending));
+            self.worker.order(&ToWorker::RunAhead(SessionId(spec.session), ending));
         }
     }
 
@@ -423,7 +423,7 @@ impl Actor {
         {
             let (session, options) = (SessionId(spec.session), spec.options.clone());
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
-            self.go_on(&spec);
+            self.run_ahead(&spec);
             let id = spec.session;
             self.adopting.insert(id, Adopting::new(spec, sent, received, answer));
             if !self.tenancy.is_recurrent {
@@ -465,7 +465,7 @@ impl Actor {
         self.may_open(&spec)?;
         // If it takes over in the middle of a conversation, the stage before it replays the beginning.
         self.worker.order(&ToWorker::Open(SessionId(spec.session), spec.options.clone()));
-        self.go_on(&spec);
+        self.run_ahead(&spec);
         self.begin(spec, 0, Sent::default(), Received::default());
         Ok(0)
     }
@@ -551,7 +551,7 @@ impl Actor {
                     }
                 };
                 if self.tenancy.is_whole && turns(&frame) {
-                    // The worker goes on with it already.
+                    // The worker is already running ahead with it.
                     open.next = frame.position + 1;
                     open.received.note(&frame);
                     if !open.retained && !self.departures.contains_key(&session.0) {

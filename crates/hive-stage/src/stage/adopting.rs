@@ -37,7 +37,7 @@ impl Adopting {
         size_of::<Self>() + bytes_of(&self.spec) + self.sent.bytes()
     }
 
-    /// The worker has the cache, up to this position. Returns what the session begins with.
+    /// The worker has the cache, up to this position. Returns the session's options, and its frames sent and received.
     pub(super) fn done(self, reached: u32) -> (SessionSpec, Sent, Received) {
         let _ = self.answer.send(Ok(Reply::At(reached)));
         (self.spec, self.sent.continued(reached), self.received.continued(reached))

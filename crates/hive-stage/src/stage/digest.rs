@@ -1,4 +1,4 @@
-//! Digests of a stage's inputs, row by row, for comparison with what another machine recomputes.
+//! Digests of a stage's inputs, row by row, for comparison with another machine's.
 
 use std::ops::Range;
 

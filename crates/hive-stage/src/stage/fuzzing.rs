@@ -1,4 +1,4 @@
-//! What a stage does with a frame, for the fuzzer.
+//! A stage's handling of a frame, for the fuzzer.
 
 use std::hint::black_box;
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hive_protocol::{Arithmetic, Pulse};
 
-/// What is known about a worker without asking it. Clones share it.
+/// The state of a worker, known without asking it. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Activity(Arc<Mutex<State>>);
 

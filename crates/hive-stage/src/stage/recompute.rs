@@ -1,4 +1,4 @@
-//! Rows that are recomputed for comparison, in sessions of their own. The results go only to whoever asked.
+//! Rows that are recomputed for comparison, in sessions of their own. The results go only to the machine that asked.
 
 use std::collections::HashMap;
 
@@ -123,7 +123,7 @@ mod tests {
         let expected = Reply::Recomputed { digests: digests(&[7; 12], 3), token: None };
         assert_eq!(answer.try_recv().unwrap(), Ok(expected));
         let (to, _answer) = oneshot::channel();
-        assert_eq!(recomputing.begin(&wanted(1, 3, 2), to), Ok(false), "it goes on");
+        assert_eq!(recomputing.begin(&wanted(1, 3, 2), to), Ok(false), "it continues");
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub(super) enum Command {
 /// Whose stage it is, what part of its model, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tenancy {
-    /// Whether it belongs to another machine, which must not learn what is on this disk.
+    /// Whether it belongs to another machine, which must not learn of files on this disk.
     pub(crate) is_guest: bool,
-    /// Whether it is the whole model: its answers then go on by themselves.
+    /// Whether it is the whole model: its answers then run ahead.
     pub(crate) is_whole: bool,
     /// The longest conversation of its model, in tokens.
     pub(crate) context: usize,

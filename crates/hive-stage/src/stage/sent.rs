@@ -1,8 +1,8 @@
-//! The log of what a stage has sent in a session, to replay it to whoever takes over the next stage.
+//! The log of a stage's output in a session, to replay it to the machine that takes over the next stage.
 //!
 //! It holds the hidden states of every position, contiguously, and where each frame began; for the last stage, its
 //! tokens. A replay has the frames of the first time, so that a GPU computes the same numbers from them. A receiver
-//! drops what it already has, so replaying too much is harmless, and replaying from its next position is enough.
+//! drops frames that it already has, so replaying too much is harmless, and replaying from its next position is enough.
 
 use std::ops::Range;
 
@@ -207,7 +207,7 @@ mod tests {
         let first_time = [(0, 256, false), (256, 40, true), (296, 1, true), (297, 1, true)];
         assert_eq!(shape(&sent.replay(replay(0, 295))), first_time, "no token is known yet");
         assert_eq!(shape(&sent.replay(replay(270, 297))), [(270, 26, false), (296, 1, false), (297, 1, true)]);
-        // Also after it was handed over, and from whoever took over.
+        // Also after it was handed over, and from the machine that took over.
         let mut carried = Sent::default();
         for frame in sent.all(7) {
             carried.note(&frame);

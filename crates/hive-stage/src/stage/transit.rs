@@ -18,7 +18,7 @@ const PART_BYTES: usize = 1 << 20;
 pub(crate) enum Part {
     /// A session begins: its spec, whether it is retained for a next turn, and its worker's state.
     Session(Box<SessionSpec>, bool, CarriedSession),
-    /// A frame of the log of what the stage has sent.
+    /// A frame of the log of the stage's output.
     Sent(Raw),
     /// The next part of a layer's cache.
     Cache(Raw),

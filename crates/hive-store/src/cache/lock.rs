@@ -1,4 +1,4 @@
-//! The lock of a blob, which `huggingface_hub` takes too, or of a copy of parts: whoever holds it writes, the others wait.
+//! The lock of a blob, which `huggingface_hub` takes too, or of a copy of parts: its holder writes, and others wait.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

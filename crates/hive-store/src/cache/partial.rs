@@ -1,8 +1,8 @@
-//! A file that is arriving, in any order, and still knows after `kill -9` which of its bytes it has.
+//! A file that is written in any order, and whose progress survives `kill -9`.
 //!
-//! The file is as long as it will be, and behind its contents it keeps how far each segment has come. Contents are written
-//! before the count of them, so a count never promises bytes that are not there. After a power failure it may; the
-//! checksum of the whole finds that.
+//! The file has its full length; behind the contents, it stores the number of bytes written in each segment. Contents
+//! are written before their count, so a count never covers missing bytes. After a power failure it may; the checksum of
+//! the whole file detects that.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,14 +16,14 @@ use tokio::sync::watch;
 
 use super::lock::Lock;
 
-/// Bytes that one request asks for. A connection of 10 MB/s brings it in 3 s, which hides the request's own time.
+/// Bytes that one request asks for. A connection of 10 MB/s delivers it in 3 s, which hides the request's own time.
 pub(crate) const SEGMENT: u64 = 32 << 20;
 /// Marks the counts behind the contents, and their form.
 const MAGIC: &[u8; 16] = b"hivemind part 1\n";
 /// Bytes of a count.
 const COUNT: u64 = 8;
 
-/// A file that is arriving. Only one is open per blob: it holds the blob's lock until its last write has ended.
+/// An unfinished file. Only one is open per blob: it holds the blob's lock until its last write has ended.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: File,
@@ -40,7 +40,7 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    /// Opens the file at `path` for contents of `size` bytes, with what an earlier process wrote. If there is nothing,
+    /// Opens the file at `path` for contents of `size` bytes, with the bytes of earlier processes. If there are none,
     /// the first bytes are taken from `left_over`, if that exists.
     pub(crate) fn open(path: &Path, size: u64, left_over: &Path, lock: Lock) -> io::Result<Self> {
         let adopted = !path.exists() && fs::rename(left_over, path).is_ok();
@@ -98,19 +98,19 @@ impl Partial {
         self.front.subscribe()
     }
 
-    /// What is missing of each segment.
+    /// The missing range of each segment.
     pub(crate) fn missing(&self) -> Vec<Range<u64>> {
         let missing = (0..self.counts.len()).map(|index| self.missing_of(index));
         missing.filter(|range| !range.is_empty()).collect()
     }
 
-    /// What is missing of the segment that ends there.
+    /// The missing range of the segment that ends there.
     pub(crate) fn missing_before(&self, end: u64) -> Range<u64> {
         self.missing_of((end.saturating_sub(1) / SEGMENT) as usize)
     }
 
-    /// Writes what has arrived for this place, and returns how much of it is new. Bytes that are there are skipped; bytes
-    /// behind a gap are an error.
+    /// Writes bytes at an offset, and returns how many of them are new. Bytes already present are skipped; bytes behind
+    /// a gap are an error.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<u64> {
         let (mut at, mut rest, mut new) = (at, bytes, 0);
         while !rest.is_empty() {
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(partial.missing(), [1..SEGMENT, SEGMENT + 3..2 * SEGMENT]);
         assert_eq!(partial.done(), 9);
         assert_eq!(*partial.front().borrow(), 1);
-        // Only what is new is written, across segments too.
+        // Only new bytes are written, across segments too.
         assert_eq!(partial.write(SEGMENT + 1, b"??!").unwrap(), 1);
         assert!(partial.write(2, b"gap").is_err());
         assert!(partial.write(SIZE, b"behind").is_err());

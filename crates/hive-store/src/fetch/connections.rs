@@ -18,7 +18,7 @@ use crate::error::HubError;
 use crate::hub::Hub;
 use crate::hub::request::host;
 
-/// Connections of a fetch. One brings from a distant server what its window allows; eight fill most lines.
+/// Connections of a fetch. The window limits a single one to a distant server; eight fill most lines.
 const CONNECTIONS: usize = 8;
 
 /// What all files of a fetch share.
@@ -29,10 +29,10 @@ pub(crate) struct Connections<'a> {
     permits: Semaphore,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone)]
 enum Aim {
-    /// What is missing of a range.
+    /// The missing part of a range.
     Segment(Range<u64>),
     /// The file from its start to its end.
     Whole,
@@ -43,7 +43,7 @@ impl<'a> Connections<'a> {
         Self { hub, meter, limit: options.limit.clone(), permits: Semaphore::new(CONNECTIONS) }
     }
 
-    /// Brings what is missing of these ranges, several at once. `false` if the server knows no ranges.
+    /// Downloads the missing parts of these ranges, several at once. `false` if the server knows no ranges.
     pub(crate) async fn in_ranges(
         &self,
         source: &Source<'_>,
@@ -52,8 +52,8 @@ impl<'a> Connections<'a> {
     ) -> Result<bool, Failure> {
         let aims = segments.into_iter().map(Aim::Segment);
         let mut all: FuturesUnordered<_> = aims.map(|aim| self.persist(source, to, aim)).collect();
-        while let Some(brought) = all.next().await {
-            match brought {
+        while let Some(outcome) = all.next().await {
+            match outcome {
                 Ok(()) => {}
                 Err(None) => return Ok(false),
                 Err(Some(failure)) => return Err(failure),
@@ -66,14 +66,14 @@ impl<'a> Connections<'a> {
     pub(crate) async fn in_one(&self, source: &Source<'_>, to: &Arc<dyn Target>) -> Result<(), Failure> {
         let no_hub =
             || HubError::NotAHub { host: host(&source.address), why: "its answers contradict each other".to_owned() };
-        let brought = self.persist(source, to, Aim::Whole).await;
-        brought.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
+        let outcome = self.persist(source, to, Aim::Whole).await;
+        outcome.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
     }
 
-    /// Repeats an attempt until it succeeds, or several in a row bring nothing. `None` if the server knows no ranges.
+    /// Repeats an attempt until it succeeds, or several in a row make no progress. `None` if the server knows no ranges.
     async fn persist(&self, source: &Source<'_>, to: &Arc<dyn Target>, aim: Aim) -> Result<(), Option<Failure>> {
         let sink = Sink { to, meter: self.meter, limit: &self.limit };
-        let mut backoff = Backoff::new(self.hub.line().patience());
+        let mut backoff = Backoff::new(self.hub.line().retry_policy());
         loop {
             let before = to.done();
             let permit = self.permits.acquire().await.expect("nobody closes the semaphore");
@@ -86,19 +86,19 @@ impl<'a> Connections<'a> {
                 },
             };
             drop(permit);
-            let trouble = match (ended, &aim) {
+            let failure = match (ended, &aim) {
                 (Ok(()), Aim::Whole) => return Ok(()),
-                // What others brought cuts a segment in two: its rest is asked for next.
+                // Bytes written by others may cut a segment in two: its rest is requested next.
                 (Ok(()), Aim::Segment(_)) => continue,
                 (Err(End::IgnoresRanges), _) => return Err(None),
                 (Err(End::Disk(error)), _) => return Err(Some(Failure::Disk(error))),
-                (Err(End::Trouble(trouble)), _) => trouble,
+                (Err(End::Request(failure)), _) => failure,
             };
             if to.done() > before {
                 backoff.progress();
             }
-            let error = trouble.error().clone();
-            let after = backoff.after(trouble).map_err(|error| Some(Failure::Hub(error)))?;
+            let error = failure.error().clone();
+            let after = backoff.after(failure).map_err(|error| Some(Failure::Hub(error)))?;
             self.meter.wait(Wait::NextAttempt { error, after });
             tokio::time::sleep(after).await;
         }

@@ -9,7 +9,7 @@ use crate::error::{FetchError, HubError};
 use crate::file_name::FileName;
 use crate::hub::Hub;
 
-/// Where a fetch writes.
+/// The folder that a fetch writes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
@@ -17,7 +17,7 @@ pub(crate) struct Place<'a> {
     pub(crate) setting: &'static str,
 }
 
-/// Why a file did not come.
+/// Why a file could not be fetched.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Hub(HubError),
@@ -32,7 +32,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What it means for a fetch of this file, with `needed` bytes to come.
+    /// The error of a fetch of this file, with `needed` bytes to come.
     pub(crate) fn of(self, hub: &Hub, file: &FileName, place: Place<'_>, needed: u64) -> FetchError {
         match self {
             Self::Hub(error) => error.into(),
@@ -51,7 +51,7 @@ impl Place<'_> {
         if needed > free { Err(self.full(needed, free)) } else { Ok(()) }
     }
 
-    /// What an error of the file system means, with `needed` bytes to come.
+    /// The error for an error of the file system, with `needed` bytes to come.
     pub(crate) fn error(self, needed: u64, error: &io::Error) -> FetchError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

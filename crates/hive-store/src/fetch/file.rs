@@ -17,10 +17,10 @@ use crate::cache::{Presence, Repository};
 use crate::checksum::{Check, Checksum};
 use crate::hub::{Hub, Listing, RemoteFile};
 
-/// Bytes checked at once.
+/// Bytes hashed at once.
 const CHECK: u64 = 4 << 20;
 
-/// What all files of a fetch share.
+/// The context that all files of a fetch share.
 pub(crate) struct Job<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) listing: &'a Listing,
@@ -41,10 +41,10 @@ impl Job<'_> {
     /// Fetches a file into its blob, when its turn comes.
     pub(crate) async fn fetch<'a>(&self, file: &'a RemoteFile) -> (&'a RemoteFile, Result<(), Failure>) {
         let _permit = self.files.acquire().await;
-        (file, self.fetch_now(file).await)
+        (file, self.fetch_file(file).await)
     }
 
-    async fn fetch_now(&self, file: &RemoteFile) -> Result<(), Failure> {
+    async fn fetch_file(&self, file: &RemoteFile) -> Result<(), Failure> {
         let waits = || self.meter.wait(Wait::OtherFetch { file: file.name.clone() });
         let mut lock = Lock::take(&self.repository.lock(&file.checksum), waits).await?;
         if self.repository.presence(&self.listing.commit, file) != Presence::Missing {
@@ -63,7 +63,7 @@ impl Job<'_> {
             self.meter.take_back(partial.done());
             let was_begun = partial.was_begun();
             beside(move || partial.clear()).await?;
-            // Bytes from an earlier process may have been lost with the power; those of this one came damaged.
+            // Bytes from an earlier process may have been lost in a power cut; bytes from this one arrived damaged.
             if !was_begun {
                 return Err(Failure::Checksum);
             }
@@ -77,17 +77,17 @@ impl Job<'_> {
         beside(move || Partial::open(&path, bytes, &left_over, lock)).await
     }
 
-    /// Brings all bytes, and says whether they are the right ones.
+    /// Downloads all bytes and verifies their checksum.
     async fn fill(&self, file: &RemoteFile, partial: &Arc<Partial>) -> Result<Arrived, Failure> {
         let source = Source::new(self.hub, self.listing, file);
         let to: Arc<dyn Target> = Arc::<Partial>::clone(partial);
-        let bring = async {
+        let download = async {
             if !self.connections.in_ranges(&source, &to, partial.missing()).await? {
                 self.connections.in_one(&source, &to).await?;
             }
             Ok(())
         };
-        let ((), is_right) = futures_util::try_join!(bring, check(&file.checksum, file.bytes, partial))?;
+        let ((), is_right) = futures_util::try_join!(download, check(&file.checksum, file.bytes, partial))?;
         Ok(if is_right { Arrived::Whole } else { Arrived::Damaged })
     }
 }
@@ -110,7 +110,7 @@ impl Target for Partial {
     }
 }
 
-/// Reads the contents behind the front, as it moves on, and compares their checksum at the end.
+/// Hashes the contents as they become contiguous, and compares the checksum at the end.
 async fn check(checksum: &Checksum, bytes: u64, partial: &Arc<Partial>) -> Result<bool, Failure> {
     let mut front = partial.front();
     let mut check = Check::new(checksum, bytes);

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 /// How far ahead of the limit bytes may come: one write of each connection, without a pause between.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The most bytes per second that fetches bring together; no limit unless set. Clones are one limit.
+/// The most bytes per second of all fetches together; no limit unless set. Clones are one limit.
 ///
-/// A token bucket: whoever takes more than there is waits until it is paid.
+/// A token bucket: a caller that takes more than it holds waits until it is refilled.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimit {
     bucket: Arc<Mutex<Bucket>>,
@@ -29,7 +29,7 @@ impl RateLimit {
     pub fn set(&self, bytes_per_s: Option<NonZeroU64>) {
         let mut bucket = self.bucket();
         if bucket.bytes_per_s != bytes_per_s {
-            // What came under the other limit is not paid for under this one.
+            // Bytes that came under the old limit do not count under this one.
             *bucket = Bucket { bytes_per_s, paid: None };
         }
     }

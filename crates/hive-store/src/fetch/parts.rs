@@ -1,4 +1,4 @@
-//! Brings byte ranges of a model's files into a copy of parts: what is missing of them, and no more.
+//! Fetches the missing byte ranges of a model's files into a parts copy.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,16 +22,15 @@ use crate::file_name::FileName;
 use crate::hub::{Hub, Listing, RemoteFile};
 use crate::parts::{BLOCK, PartCopy};
 
-/// A gap between two ranges that is fetched with them, in bytes: it comes faster than another request is answered.
+/// Gaps up to this size are fetched too: that is faster than another request.
 const GAP: u64 = 32 << 10;
-/// Bytes checked at once.
+/// Bytes hashed at once.
 const CHECK: u64 = 4 << 20;
 
-/// Fetches what is missing of byte ranges of a model's files.
+/// Fetches the missing parts of byte ranges of a model's files.
 ///
-/// Blocks that are there are not asked for again, whoever wrote them. A file of which everything is wanted is checked
-/// against its checksum when the last of it has come; of others, nothing says whether a part is right. Several fetches of
-/// one copy run one after the other, so that none brings what another is bringing.
+/// Blocks already present are not requested again. A file wanted whole is verified by checksum at the end; partial
+/// files cannot be verified. Fetches into one copy run one at a time, so none downloads twice.
 ///
 /// The listing and the copy's manifest must be of the same model: [`Hub::listing_at`](crate::Hub::listing_at).
 pub async fn fetch_parts(
@@ -54,7 +53,7 @@ async fn run(
     wanted: &[(FileName, Range<u64>)],
     options: &FetchOptions,
 ) -> Result<(), FetchError> {
-    let files = arriving(hub, listing, copy, wanted)?;
+    let files = file_fetches(hub, listing, copy, wanted)?;
     let place = Place { folder: copy.folder(), setting: "HF_HUB_CACHE" };
     let failed = |error| place.error(0, &error);
     let total = files.iter().map(|file| length(&file.wanted)).sum();
@@ -65,7 +64,7 @@ async fn run(
     let waits = || meter.wait(Wait::OtherFetch { file: first.file.name.clone() });
     let _lock = Lock::take(&copy.fetch_lock(), waits).await.map_err(failed)?;
     let left = total - present(&files).await.map_err(failed)?;
-    // What another fetch has brought meanwhile.
+    // Another fetch may have written some of it meanwhile.
     meter.add((total - done).saturating_sub(left));
     place.check_room(left).await?;
     let connections = Connections::new(hub, &meter, options);
@@ -78,7 +77,7 @@ async fn run(
     beside(move || of_copy.sync()).await.map_err(failed)
 }
 
-/// What all files of a fetch share.
+/// The context that all files of a fetch share.
 struct Job<'a> {
     hub: &'a Hub,
     listing: &'a Listing,
@@ -87,67 +86,68 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn fetch<'a>(&self, file: &'a Arc<Arriving>) -> (&'a Arriving, Result<(), Failure>) {
-        (file, self.fetch_now(file).await)
+    async fn fetch<'a>(&self, file: &'a Arc<FileFetch>) -> (&'a FileFetch, Result<(), Failure>) {
+        (file, self.fetch_file(file).await)
     }
 
-    async fn fetch_now(&self, file: &Arc<Arriving>) -> Result<(), Failure> {
+    async fn fetch_file(&self, file: &Arc<FileFetch>) -> Result<(), Failure> {
         loop {
             let of_file = Arc::clone(file);
             let (there, segments) = beside(move || Ok((of_file.present(), of_file.segments()))).await?;
             if segments.is_empty() {
                 return Ok(());
             }
-            self.bring(file, segments).await?;
+            self.download(file, segments).await?;
             if !file.is_whole() || check(file).await? {
                 return Ok(());
             }
             let of_file = Arc::clone(file);
             beside(move || of_file.copy.forget(&of_file.file.name, 0..of_file.file.bytes)).await?;
             self.meter.take_back(file.file.bytes);
-            // Others wrote some of it, or it was lost with the power; what this fetch brought came damaged.
+            // Other bytes of it came from elsewhere, or were lost in a power cut; retry once. If this fetch brought all
+            // of it, the source is damaged.
             if there == 0 {
                 return Err(Failure::Checksum);
             }
         }
     }
 
-    async fn bring(&self, file: &Arc<Arriving>, segments: Vec<Range<u64>>) -> Result<(), Failure> {
+    async fn download(&self, file: &Arc<FileFetch>, segments: Vec<Range<u64>>) -> Result<(), Failure> {
         let source = Source::new(self.hub, self.listing, &file.file);
-        let to: Arc<dyn Target> = Arc::<Arriving>::clone(file);
+        let to: Arc<dyn Target> = Arc::<FileFetch>::clone(file);
         if self.connections.in_ranges(&source, &to, segments).await? {
             return Ok(());
         }
         if file.file.bytes > SEGMENT && !file.is_whole() {
-            let why = format!("it sends {} whole where a part is asked for", file.file.name);
+            let why = format!("it sent the whole file {} although only a part was requested", file.file.name);
             return Err(Failure::Hub(HubError::NotAHub { host: self.hub.host(), why }));
         }
         self.connections.in_one(&source, &to).await
     }
 }
 
-/// A file of a copy that ranges arrive for.
+/// A file being fetched into a copy.
 #[derive(Debug)]
-struct Arriving {
+struct FileFetch {
     copy: PartCopy,
     file: RemoteFile,
-    /// What is wanted of it: whole blocks, sorted and merged.
+    /// The wanted ranges: whole blocks, sorted and merged.
     wanted: Vec<Range<u64>>,
     /// Bytes that this fetch wrote.
     written: AtomicU64,
 }
 
-impl Arriving {
+impl FileFetch {
     fn is_whole(&self) -> bool {
         length(&self.wanted) == self.file.bytes
     }
 
-    /// Bytes of the wanted ranges that are there.
+    /// Bytes of the wanted ranges that are present.
     fn present(&self) -> u64 {
         self.wanted.iter().map(|range| length(&self.copy.present(&self.file.name, range.clone()))).sum()
     }
 
-    /// What to ask for: what is missing, with the short gaps in between if they are missing, too.
+    /// Ranges to request: the missing blocks, including short missing gaps.
     fn segments(&self) -> Vec<Range<u64>> {
         let ranges = merged(self.wanted.clone(), GAP);
         let missing = ranges.into_iter().flat_map(|range| self.copy.missing(&self.file.name, range));
@@ -162,8 +162,8 @@ impl Arriving {
     }
 }
 
-impl Target for Arriving {
-    /// Blocks that are there already, as others may have written them, are left as they are.
+impl Target for FileFetch {
+    /// Blocks that are already present are not overwritten.
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<u64> {
         let mut new = 0;
         for run in self.copy.missing(&self.file.name, at..at + bytes.len() as u64) {
@@ -187,13 +187,13 @@ impl Target for Arriving {
     }
 }
 
-/// The files of which something is wanted, small ones first.
-fn arriving(
+/// The files with wanted ranges, small ones first.
+fn file_fetches(
     hub: &Hub,
     listing: &Listing,
     copy: &PartCopy,
     wanted: &[(FileName, Range<u64>)],
-) -> Result<Vec<Arc<Arriving>>, FetchError> {
+) -> Result<Vec<Arc<FileFetch>>, FetchError> {
     let mut by_file: BTreeMap<&FileName, Vec<Range<u64>>> = BTreeMap::new();
     for (file, range) in wanted {
         by_file.entry(file).or_default().push(range.clone());
@@ -211,20 +211,20 @@ fn arriving(
         });
         let wanted = merged(in_blocks.collect(), 0);
         let (copy, file, written) = (copy.clone(), file.clone(), AtomicU64::new(0));
-        all.push(Arc::new(Arriving { copy, file, wanted, written }));
+        all.push(Arc::new(FileFetch { copy, file, wanted, written }));
     }
     all.sort_by_key(|file| file.file.bytes);
     Ok(all)
 }
 
-/// Bytes of all wanted ranges that are there.
-async fn present(files: &[Arc<Arriving>]) -> io::Result<u64> {
+/// Bytes of all files' wanted ranges that are present.
+async fn present(files: &[Arc<FileFetch>]) -> io::Result<u64> {
     let files = files.to_vec();
     beside(move || Ok(files.iter().map(|file| file.present()).sum())).await
 }
 
-/// Reads a whole file, and says whether its checksum holds.
-async fn check(file: &Arc<Arriving>) -> io::Result<bool> {
+/// Reads a whole file and verifies its checksum.
+async fn check(file: &Arc<FileFetch>) -> io::Result<bool> {
     let bytes = file.file.bytes;
     let mut check = Check::new(&file.file.checksum, bytes);
     for at in (0..bytes).step_by(CHECK as usize) {
@@ -242,7 +242,7 @@ fn length(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
-/// Ranges in their order, those merged between which the gap is no longer than `gap`; empty ones left out.
+/// The ranges, sorted; ranges separated by at most `gap` are merged, and empty ones dropped.
 fn merged(mut ranges: Vec<Range<u64>>, gap: u64) -> Vec<Range<u64>> {
     ranges.retain(|range| !range.is_empty());
     ranges.sort_by_key(|range| range.start);

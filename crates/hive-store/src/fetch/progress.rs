@@ -1,4 +1,4 @@
-//! What a fetch tells its caller while it runs.
+//! The events of a running fetch.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use super::limit::RateLimit;
 pub struct FetchOptions {
     /// Hears of progress and waits, on the task that fetches: it must be quick.
     pub on_event: Option<Box<dyn Fn(Event) + Send + Sync>>,
-    /// Ends the fetch. What has arrived is kept, so this is also how to pause.
+    /// Ends the fetch. The downloaded data is kept, so this also pauses.
     pub cancel: CancellationToken,
     /// The limit for all connections, and for other fetches that have the same.
     pub limit: RateLimit,
@@ -40,9 +40,9 @@ pub enum Event {
 /// How far a fetch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that are there, those from earlier included. Less than before only where a damaged file begins anew.
+    /// Bytes that are there, those from earlier included. Decreases only when a damaged file starts over.
     pub bytes_done: u64,
-    /// Bytes that this fetch has brought, which tell its rate.
+    /// Bytes that this fetch has downloaded, for its rate.
     pub bytes_received: u64,
     /// Bytes of the whole model.
     pub bytes_total: u64,

@@ -1,4 +1,4 @@
-//! One connection: asks for a range of a file and writes what comes, once.
+//! One connection: requests a range of a file once and writes the bytes that arrive.
 
 use std::io;
 use std::ops::Range;
@@ -13,21 +13,21 @@ use super::limit::RateLimit;
 use super::progress::Meter;
 use crate::beside::beside;
 use crate::error::HubError;
+use crate::hub::failure::{RequestFailure, of_connection};
 use crate::hub::request::{Answer, Line, Question, host, silence};
-use crate::hub::trouble::{Trouble, of_connection};
 use crate::hub::{Hub, Listing, RemoteFile, total};
 
-/// Bytes collected before they are written. What eight connections have collected is lost when the process is killed:
-/// half a megabyte.
+/// Bytes collected before they are written. A killed process loses what eight connections have collected: half a
+/// megabyte.
 const WRITE: usize = 64 << 10;
 
-/// Where the bytes of a file come from.
+/// The source of a file's bytes.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     line: &'a Line,
     /// The file's address on the hub.
     pub(crate) address: Url,
-    /// Where the hub sent us, for the next range. It stops working after an hour.
+    /// The address that the hub redirected to, for the next range. It expires after an hour.
     place: Mutex<Option<Url>>,
     commit: &'a str,
     bytes: u64,
@@ -40,35 +40,35 @@ pub(crate) struct Source<'a> {
 #[derive(Debug)]
 pub(crate) enum End {
     /// The network or the hub.
-    Trouble(Trouble),
-    /// The server sends the whole file whatever range is asked for.
+    Request(RequestFailure),
+    /// The server ignores ranges and sends the whole file.
     IgnoresRanges,
     /// The disk.
     Disk(io::Error),
 }
 
-impl From<Trouble> for End {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<RequestFailure> for End {
+    fn from(failure: RequestFailure) -> Self {
+        Self::Request(failure)
     }
 }
 
-/// A file on the disk that bytes arrive for, in any order.
+/// A file on the disk that is written in any order.
 pub(crate) trait Target: Send + Sync + 'static {
-    /// Writes what has arrived for this place, and returns how much of it is new.
+    /// Writes bytes at an offset, and returns how many of them are new.
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<u64>;
 
-    /// What of a segment is to be asked for next, if something is missing.
+    /// The next missing range of a segment, if there is one.
     fn next(&self, segment: &Range<u64>) -> Option<Range<u64>>;
 
-    /// Bytes that are there; it grows as they come.
+    /// Bytes written so far.
     fn done(&self) -> u64;
 
     /// Bytes are written in multiples of this, except where a range ends.
     fn unit(&self) -> usize;
 }
 
-/// What all connections of a file share.
+/// The context that all connections of a file share.
 #[derive(Clone, Copy)]
 pub(crate) struct Sink<'a> {
     pub(crate) to: &'a Arc<dyn Target>,
@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fetches a range, or as much of it as one connection brings.
+    /// Fetches a range, or as much of it as one connection delivers.
     pub(crate) async fn take(&self, range: Range<u64>, sink: Sink<'_>) -> Result<(), End> {
         let is_whole = range == (0..self.bytes);
         let (answer, used) = self.ask(Some(range.clone()).filter(|_| !is_whole)).await?;
@@ -104,14 +104,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fetches the whole file from a server that knows no ranges; what is there is not written again.
+    /// Fetches the whole file from a server without ranges; bytes already present are not written again.
     pub(crate) async fn take_whole(&self, sink: Sink<'_>) -> Result<(), End> {
         let (answer, _) = self.ask(None).await?;
         self.copy(answer, 0..self.bytes, sink).await
     }
 
-    /// Asks where the hub sent an earlier question, else the hub. Also whether it was the former.
-    async fn ask(&self, range: Option<Range<u64>>) -> Result<(Answer, bool), Trouble> {
+    /// Asks the address that the hub redirected to earlier, else the hub. Also returns whether it was the former.
+    async fn ask(&self, range: Option<Range<u64>>) -> Result<(Answer, bool), RequestFailure> {
         let mut place = self.place.lock().await;
         let Some(url) = place.clone() else {
             // While the hub is asked, the others wait: one answer is enough for all.
@@ -128,13 +128,13 @@ impl<'a> Source<'a> {
         Ok((asked?, true))
     }
 
-    async fn ask_at(&self, url: Url, range: Option<Range<u64>>) -> Result<Answer, Trouble> {
+    async fn ask_at(&self, url: Url, range: Option<Range<u64>>) -> Result<Answer, RequestFailure> {
         let (method, model, what) = (Method::GET, &*self.model, &*self.what);
         let answer = self.line.ask(&Question { method, url, range, model, what, stay_on_hub: false }).await?;
         match answer.header("x-repo-commit") {
             Some(commit) if commit != self.commit => {
                 let why = format!("asked for commit {}, it gives {commit:.40}", self.commit);
-                Err(Trouble::Lasting(HubError::NotAHub { host: host(&answer.url), why }))
+                Err(RequestFailure::Permanent(HubError::NotAHub { host: host(&answer.url), why }))
             }
             _ => Ok(answer),
         }
@@ -144,14 +144,14 @@ impl<'a> Source<'a> {
         *self.place.lock().await = None;
     }
 
-    /// Writes what comes to its place.
+    /// Writes a response's body to its range.
     async fn copy(&self, mut answer: Answer, range: Range<u64>, sink: Sink<'_>) -> Result<(), End> {
         let host = host(&answer.url);
-        let mut pace = Pace::new(self.line.patience().idle, self.line.patience().least_bytes);
+        let mut speed_check = SpeedCheck::new(self.line.retry_policy().idle, self.line.retry_policy().least_bytes);
         let mut at = range.start;
         let mut collected = BytesMut::new();
         loop {
-            let ended = match pace.next(&mut answer).await {
+            let ended = match speed_check.next(&mut answer).await {
                 None => Some(silence(&host)),
                 Some(Err(error)) => Some(of_connection(&host, error)),
                 Some(Ok(None)) => Some(interrupted(&host, "the answer ended too early")),
@@ -172,23 +172,23 @@ impl<'a> Source<'a> {
             }
             match ended {
                 _ if is_last => return Ok(()),
-                Some(trouble) => return Err(trouble.into()),
+                Some(failure) => return Err(failure.into()),
                 None => {}
             }
         }
     }
 
-    /// Whether an answer holds what was asked for, of a file of the right size.
+    /// Whether a response has the requested range, of a file of the right size.
     fn is_range(&self, answer: &Answer, range: &Range<u64>) -> bool {
         let start = || answer.header("content-range")?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok();
         start() == Some(range.start) && total(answer).is_none_or(|total| total == self.bytes)
     }
 
-    async fn other_file(&self, answer: &Answer, used: bool) -> Trouble {
+    async fn other_file(&self, answer: &Answer, used: bool) -> RequestFailure {
         let why = format!("it gives other bytes than asked of {}", self.what);
         let error = HubError::NotAHub { host: host(&answer.url), why };
         self.forget_place().await;
-        if used { Trouble::Passing(error, None) } else { Trouble::Lasting(error) }
+        if used { RequestFailure::Transient(error, None) } else { RequestFailure::Permanent(error) }
     }
 }
 
@@ -199,24 +199,24 @@ async fn write(sink: Sink<'_>, at: u64, bytes: Bytes) -> io::Result<()> {
     Ok(())
 }
 
-fn interrupted(host: &str, why: &str) -> Trouble {
-    Trouble::Passing(HubError::Interrupted { host: host.to_owned(), why: why.to_owned() }, None)
+fn interrupted(host: &str, why: &str) -> RequestFailure {
+    RequestFailure::Transient(HubError::Interrupted { host: host.to_owned(), why: why.to_owned() }, None)
 }
 
-/// Measures how much a connection brings, without the time in which nobody listens.
-struct Pace {
+/// Ends a connection that delivers too little. Only the time spent waiting for bytes counts.
+struct SpeedCheck {
     idle: Duration,
     least_bytes: u64,
     listened: Duration,
     bytes: u64,
 }
 
-impl Pace {
+impl SpeedCheck {
     fn new(idle: Duration, least_bytes: u64) -> Self {
         Self { idle, least_bytes, listened: Duration::ZERO, bytes: 0 }
     }
 
-    /// The next bytes; `None` if too little comes.
+    /// The next bytes; `None` if the connection is too slow.
     async fn next(&mut self, answer: &mut Answer) -> Option<reqwest::Result<Option<Bytes>>> {
         let began = Instant::now();
         let left = self.idle.saturating_sub(self.listened);

@@ -1,4 +1,4 @@
-//! What the hub's API answers, as far as it is used.
+//! The replies of the hub's API: the fields that are used.
 
 use serde::Deserialize;
 

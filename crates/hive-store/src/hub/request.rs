@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Client, Method, Response, Url};
 
-use super::trouble::{Asked, Trouble, of_connection, of_status};
+use super::failure::{Asked, RequestFailure, of_connection, of_status};
 use crate::error::HubError;
-use crate::settings::{Patience, Token};
+use crate::settings::{RetryPolicy, Token};
 
 /// Redirects followed: the hub to a renamed repository, to its storage, to a mirror of that.
 const MOST_HOPS: usize = 8;
@@ -20,12 +20,12 @@ pub(crate) struct Line {
     client: Client,
     endpoint: Url,
     authorization: Option<HeaderValue>,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     /// Until when the hub wants no requests from us.
     quiet_until: Mutex<Option<Instant>>,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Question<'a> {
     pub(crate) method: Method,
@@ -36,7 +36,7 @@ pub(crate) struct Question<'a> {
     pub(crate) model: &'a str,
     /// Repository, revision or file, for messages.
     pub(crate) what: &'a str,
-    /// Whether to stop where the hub sends us to its storage: its own headers say what is there.
+    /// Whether to stop at the hub's redirect to its storage: its own headers describe the file.
     pub(crate) stay_on_hub: bool,
 }
 
@@ -61,7 +61,7 @@ impl Line {
         self.authorization.is_some()
     }
 
-    pub(crate) fn new(client: Client, endpoint: Url, token: Option<&Token>, patience: Patience) -> Self {
+    pub(crate) fn new(client: Client, endpoint: Url, token: Option<&Token>, retry_policy: RetryPolicy) -> Self {
         // In the clear, everybody on the way could read and use it.
         let is_private = endpoint.scheme() == "https" || is_loopback(&endpoint);
         let authorization = token.filter(|_| is_private).and_then(|token| {
@@ -69,15 +69,15 @@ impl Line {
             value.set_sensitive(true);
             Some(value)
         });
-        Self { client, endpoint, authorization, patience, quiet_until: Mutex::new(None) }
+        Self { client, endpoint, authorization, retry_policy, quiet_until: Mutex::new(None) }
     }
 
     pub(crate) fn endpoint(&self) -> &Url {
         &self.endpoint
     }
 
-    pub(crate) fn patience(&self) -> &Patience {
-        &self.patience
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry_policy
     }
 
     /// Whether an address is the hub's own.
@@ -86,7 +86,7 @@ impl Line {
     }
 
     /// Asks once.
-    pub(crate) async fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
+    pub(crate) async fn ask(&self, question: &Question<'_>) -> Result<Answer, RequestFailure> {
         let mut url = question.url.clone();
         let mut moved_to = None;
         for _ in 0..MOST_HOPS {
@@ -110,7 +110,7 @@ impl Line {
             let host = host(&url);
             if status.is_success() {
                 if is_page(response.headers()) {
-                    return Err(Trouble::Lasting(HubError::CaptivePortal { host }));
+                    return Err(RequestFailure::Permanent(HubError::CaptivePortal { host }));
                 }
                 return Ok(Answer { response, url, moved_to });
             }
@@ -124,19 +124,19 @@ impl Line {
                 has_token: self.authorization.is_some(),
                 is_hub,
             };
-            let trouble = of_status(&asked, status, response.headers());
-            // A longer wait is an error, and whoever tries again may have a reason to.
-            if let Trouble::Passing(_, Some(wait)) = trouble
-                && wait <= self.patience.longest_wait
+            let failure = of_status(&asked, status, response.headers());
+            // A longer wait is an error; a caller that tries again may have a reason to.
+            if let RequestFailure::Transient(_, Some(wait)) = failure
+                && wait <= self.retry_policy.longest_wait
             {
                 self.be_quiet(wait);
             }
-            return Err(trouble);
+            return Err(failure);
         }
         Err(no_hub(&url, "redirects without end"))
     }
 
-    async fn send(&self, question: &Question<'_>, url: &Url) -> Result<Response, Trouble> {
+    async fn send(&self, question: &Question<'_>, url: &Url) -> Result<Response, RequestFailure> {
         tokio::time::sleep(self.quiet_for()).await;
         let mut request = self.client.request(question.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = self.authorization.as_ref().filter(|_| self.is_hub(url)) {
@@ -145,7 +145,7 @@ impl Line {
         if let Some(Range { start, end }) = &question.range {
             request = request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
         }
-        match tokio::time::timeout(self.patience.idle, request.send()).await {
+        match tokio::time::timeout(self.retry_policy.idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(of_connection(&host(url), error)),
             Err(_) => Err(silence(&host(url))),
@@ -189,13 +189,16 @@ impl Line {
     }
 }
 
-fn no_hub(url: &Url, why: &str) -> Trouble {
-    Trouble::Lasting(HubError::NotAHub { host: host(url), why: why.to_owned() })
+fn no_hub(url: &Url, why: &str) -> RequestFailure {
+    RequestFailure::Permanent(HubError::NotAHub { host: host(url), why: why.to_owned() })
 }
 
 /// Nothing came for too long.
-pub(crate) fn silence(host: &str) -> Trouble {
-    Trouble::Passing(HubError::Interrupted { host: host.to_owned(), why: "too little comes".to_owned() }, None)
+pub(crate) fn silence(host: &str) -> RequestFailure {
+    RequestFailure::Transient(
+        HubError::Interrupted { host: host.to_owned(), why: "the connection was too slow".to_owned() },
+        None,
+    )
 }
 
 /// The machine at an address, as messages name it.

@@ -1,7 +1,7 @@
-//! One model's parts on the disk: its files at full length with holes, and a map of what is there.
+//! One model's parts on the disk: sparse files of full length, and a map of the blocks that are present.
 //!
-//! The maps on the disk are the only memory. Whoever asks reads them, so all clones, threads and processes agree at any
-//! moment. Whoever writes holds the copy's lock for that one write, and others wait for it; readers wait for nobody.
+//! The maps on the disk are the only state. Every query reads them, so all clones, threads and processes agree at any
+//! moment. A writer holds the copy's lock for that one write, and other writers wait for it; readers wait for nobody.
 //! Contents are written before their bits: a process that is killed at any byte leaves no bit without its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,13 +47,13 @@ struct Shared {
     writing: Mutex<()>,
     /// One more than the number of those who use it. Counted under `writing`, so that what begins to be used stays.
     users: Arc<()>,
-    /// Bytes that are being fetched, and not there yet.
+    /// Bytes that are being fetched.
     pending: AtomicU64,
     /// The number of those who have the hub confirm it. Counted under `writing`.
     confirming: AtomicU64,
 }
 
-/// Keeps a copy from making room for others, in this process. Whoever computes with it, or fetches into it, holds this.
+/// Protects a copy from eviction, in this process. Held while it is computed with or fetched into.
 #[derive(Debug)]
 pub struct InUse {
     copy: PartCopy,
@@ -67,7 +67,7 @@ impl Drop for InUse {
     }
 }
 
-/// Keeps other machines from writing into a copy while the hub confirms what is in it.
+/// Keeps other machines from writing into a copy while the hub confirms its contents.
 #[derive(Debug)]
 pub struct Confirming(PartCopy);
 
@@ -77,7 +77,7 @@ impl Drop for Confirming {
     }
 }
 
-/// Bytes that are about to come into a copy, counted until they are there or this is dropped.
+/// Bytes reserved for a fetch into a copy, counted until they are written or this is dropped.
 #[derive(Debug)]
 pub struct Coming {
     copy: PartCopy,
@@ -99,26 +99,26 @@ impl Drop for Coming {
     }
 }
 
-/// What a model is known as.
+/// The identity of a copy's model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// Its digest.
     pub digest: String,
-    /// The revision that was asked for, if the hub itself said that these are the model's files: then it may be called by
-    /// its repository's name. Another machine may say anything.
+    /// The requested revision, if the hub itself confirmed that these are the model's files: only then may it have its
+    /// repository's name. Another machine's word is not enough.
     pub revision: Option<String>,
     /// Whether the hub gave some of it to this machine without a token, so that anybody may have it.
     #[serde(default)]
     pub is_public: bool,
 }
 
-/// What is held while a copy is changed.
+/// The lock held while a copy is changed.
 struct Changing<'a> {
     _lock: Lock,
     _here: MutexGuard<'a, ()>,
 }
 
-/// What this process has open, by folder.
+/// The copies that this process has open, by folder.
 static OPEN: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 impl PartCopy {
@@ -173,7 +173,7 @@ impl PartCopy {
         self.0.manifest.gguf.as_ref().map_or_else(|| folder.clone(), |gguf| gguf.below(&folder))
     }
 
-    /// What is missing of a range of a file, widened to whole blocks (the file's end ends the last one), merged.
+    /// The missing parts of a file's range, widened to whole blocks (the file's end ends the last one), merged.
     ///
     /// All of the range, as it is, of a file that the model does not have.
     pub fn missing(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
@@ -183,14 +183,14 @@ impl PartCopy {
         missing.iter().map(|blocks| bytes(blocks, size)).filter(|range| !range.is_empty()).collect()
     }
 
-    /// What is there of a range of a file: whole blocks, merged.
+    /// The parts of a file's range that are present: whole blocks, merged.
     pub fn present(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
         let Some(size) = self.0.manifest.size_of(file) else { return Vec::new() };
         let present = self.file(file, size).runs(&touched(&range, size), true).unwrap_or_default();
         present.iter().map(|blocks| bytes(blocks, size)).collect()
     }
 
-    /// Bytes that are there, of all files.
+    /// Bytes present, of all files.
     pub fn bytes(&self) -> u64 {
         let files = self.0.manifest.files.iter();
         files.flat_map(|file| self.present(&file.name, 0..file.bytes)).map(|range| range.end - range.start).sum()
@@ -207,31 +207,31 @@ impl PartCopy {
     }
 
     fn mark_used(&self) {
-        // On a disk that keeps no times, it may make room for others sooner.
+        // On a disk that keeps no times, it may be evicted sooner.
         let _ =
             disk::open(&self.0.folder, MANIFEST, Access::Read).and_then(|file| file.set_modified(SystemTime::now()));
     }
 
-    /// Refuses what other machines send, until the result is dropped.
+    /// Refuses bytes from other machines until the result is dropped.
     pub fn confirming(&self) -> Confirming {
         let _here = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.confirming.fetch_add(1, Ordering::Relaxed);
         Confirming(self.clone())
     }
 
-    /// Bytes that are being fetched, and not there yet.
+    /// Bytes that are being fetched.
     pub fn pending(&self) -> u64 {
         self.0.pending.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes that are about to come, before they are there.
+    /// Reserves space for bytes before they are written.
     pub fn expect(&self, bytes: u64) -> Coming {
         let mut coming = Coming { copy: self.clone(), left: 0 };
         coming.left(bytes);
         coming
     }
 
-    /// What it takes, and whether it may go.
+    /// Its size and use, for evictions.
     pub(super) fn kept(&self) -> Kept {
         let about = fs::metadata(self.0.folder.join(MANIFEST)).and_then(|about| about.modified());
         Kept {
@@ -246,7 +246,7 @@ impl PartCopy {
         Arc::strong_count(&self.0.users) > 1
     }
 
-    /// When it was last used, or something of it came.
+    /// When it was last used or written.
     pub(super) fn changed(&self) -> SystemTime {
         let modified = |path: PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
         let files = self.0.manifest.files.iter();
@@ -264,7 +264,8 @@ impl PartCopy {
         self.write_if(file, at, bytes, || Ok(()))
     }
 
-    /// The same with what another machine has sent. An error of the kind `ResourceBusy` while the hub confirms what is here.
+    /// The same with bytes from another machine. An error of the kind `ResourceBusy` while the hub confirms the
+    /// contents.
     pub fn write_unconfirmed(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.write_if(file, at, bytes, || self.check_unconfirmed())
     }
@@ -325,7 +326,8 @@ impl PartCopy {
         self.forget_if(file, range, || Ok(()))
     }
 
-    /// The same, unless the hub confirms what is here, or the model is known by now: an error of the kind `ResourceBusy`.
+    /// The same, unless the hub is confirming the contents, or the model is known by now: an error of the kind
+    /// `ResourceBusy`.
     pub fn forget_unknown(&self, file: &FileName, range: Range<u64>) -> io::Result<()> {
         self.forget_if(file, range, || self.check_unknown())
     }
@@ -339,13 +341,13 @@ impl PartCopy {
         open.map.sync_data()
     }
 
-    /// Waits until everything that was written outlasts a power cut. Without it, at most the last gigabyte does not.
+    /// Waits until all writes would survive a power cut. Without it, the last gigabyte may be lost.
     pub fn sync(&self) -> io::Result<()> {
         let _changing = self.change()?;
         self.journal().settle(&self.0.manifest)
     }
 
-    /// Notes what the model is known as, once enough is here to tell it.
+    /// Records the model's identity, once enough is here to determine it.
     pub fn settle(&self, known: &Known) -> io::Result<()> {
         let text = serde_json::to_vec(known)?;
         let _changing = self.change()?;
@@ -356,7 +358,7 @@ impl PartCopy {
         self.forget_known(WAS_KNOWN)
     }
 
-    /// Forgets what the model is known as: what told it is not here any more.
+    /// Discards the model's identity: the bytes that determined it are gone.
     pub fn unsettle(&self) -> io::Result<()> {
         let _changing = self.change()?;
         self.forget_known(KNOWN)?;
@@ -370,12 +372,12 @@ impl PartCopy {
         }
     }
 
-    /// What the model is known as, if enough is here to tell it.
+    /// The model's identity, if enough is here to determine it.
     pub fn known(&self) -> Option<Known> {
         self.known_by(KNOWN)
     }
 
-    /// The same, or what it was known as before a power cut took some of it.
+    /// The same, or its identity before a power cut destroyed some of its bytes.
     pub fn was_known(&self) -> Option<Known> {
         self.known().or_else(|| self.known_by(WAS_KNOWN))
     }
@@ -386,7 +388,7 @@ impl PartCopy {
         (!known.digest.is_empty() && known.digest.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(known)
     }
 
-    /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.
+    /// Deletes everything. If that is interrupted, an empty copy remains, which can be deleted again.
     pub fn delete(&self) -> io::Result<()> {
         let _changing = self.change()?;
         self.clear()
@@ -407,7 +409,7 @@ impl PartCopy {
             other => other,
         };
         gone(fs::remove_file(self.0.folder.join(KNOWN)))?;
-        // Without its map, nothing counts as there.
+        // Without its map, nothing counts as present.
         gone(fs::remove_dir_all(self.0.folder.join("map")))?;
         gone(fs::remove_dir_all(self.0.folder.join("model")))?;
         gone(fs::remove_dir_all(&self.0.folder))
@@ -417,12 +419,12 @@ impl PartCopy {
         &self.0.folder
     }
 
-    /// The lock of whoever fetches into the copy, so that nobody fetches what another is bringing.
+    /// The lock of a fetch into the copy, so that nothing is downloaded twice.
     pub(crate) fn fetch_lock(&self) -> PathBuf {
         self.0.folder.with_extension("fetch.lock")
     }
 
-    /// Makes what is not there yet.
+    /// Creates missing files and folders.
     fn make(&self) -> io::Result<()> {
         let _changing = self.change()?;
         let Shared { folder, manifest, .. } = &*self.0;

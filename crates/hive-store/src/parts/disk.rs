@@ -7,15 +7,15 @@ use std::path::Path;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat};
 
-/// The file in a copy's folder that says what the model is known as.
+/// The file in a copy's folder with the model's identity.
 pub(super) const KNOWN: &str = "known.json";
 /// The same from before a power cut took some of it.
 pub(super) const WAS_KNOWN: &str = "was-known.json";
 
-/// What a file is opened for.
+/// The purpose of opening a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Reading what is there.
+    /// Reading an existing file.
     Read,
     /// Reading and writing; it is made, with its folders, if it is not there.
     Write,
@@ -25,7 +25,7 @@ pub(crate) enum Access {
 const PRIVATE_FOLDER: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Opens `path`, its parts separated by `/`, below `folder`. What is not a regular file is an error.
+/// Opens `path`, its parts separated by `/`, below `folder`. Anything but a regular file is an error.
 pub(crate) fn open(folder: &Path, path: &str, access: Access) -> io::Result<File> {
     let (parent, name) = parent(folder, path, access)?;
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -66,7 +66,7 @@ impl PartFile<'_> {
         Ok(runs)
     }
 
-    /// Reads contents, holes included: the caller knows what is there.
+    /// Reads contents, holes included: the caller knows which blocks are present.
     pub(crate) fn read(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         disk::open(self.folder, &self.contents(), Access::Read)?.read_exact_at(bytes, at)
     }

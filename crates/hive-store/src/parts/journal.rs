@@ -1,8 +1,8 @@
 //! Which regions of a copy's files a power cut may have damaged.
 //!
-//! The system keeps what was written in memory for a while, and writes a map to the disk perhaps before the contents that
-//! it is about. So a region is noted here, durably, before anything is written to it. When many are noted, their contents
-//! are made durable, and the note is deleted. Whoever finds regions noted before the system last started forgets them.
+//! The system buffers writes in memory, and may write a map to the disk before the contents it describes. So a region
+//! is noted here, durably, before anything is written to it. When many are noted, their contents are made durable, and
+//! the note is deleted. Regions noted before the system last started are discarded.
 //!
 //! The promise is that of the disk: contents are durable when it says so. On a system that does not say when it started,
 //! nothing is forgotten, and a power cut may leave up to a gigabyte of blocks that are wrong.
@@ -22,7 +22,7 @@ use super::file::PartFile;
 use super::manifest::Manifest;
 use crate::file_name::FileName;
 
-/// Bytes of a region: making each durable takes a disk less than it takes a line to bring it.
+/// Bytes of a region: making each durable takes a disk less time than a line takes to deliver it.
 const REGION: u64 = 64 << 20;
 /// Regions noted at most, but for those of one write: a gigabyte. Eight connections write to eight at once.
 const MOST: usize = 16;
@@ -79,7 +79,7 @@ impl Journal<'_> {
         is_known && start != system_start() && !regions.is_empty()
     }
 
-    /// Forgets what was noted before the system last started.
+    /// Discards regions noted before the system last started.
     pub(crate) fn recover(&self, manifest: &Manifest) -> io::Result<()> {
         if !self.is_stale() {
             return Ok(());
@@ -99,8 +99,8 @@ impl Journal<'_> {
         self.write(&BTreeSet::new())
     }
 
-    /// The start of the system at which regions were noted, and these. What is not legible was not yet durable when the
-    /// power was cut, so nothing was written to it either.
+    /// The system start at which regions were noted, and the regions. An illegible note was not durable when the power
+    /// was cut, so nothing was written to its regions either.
     fn read(&self) -> (String, BTreeSet<Region>) {
         let mut text = String::new();
         if let Ok(file) = disk::open(self.folder, FILE, Access::Read) {
@@ -128,7 +128,7 @@ impl Journal<'_> {
     }
 }
 
-/// What is another each time the system starts; empty if it does not say.
+/// An identifier of the system's current start; empty if the system has none.
 fn system_start() -> &'static str {
     static START: OnceLock<String> = OnceLock::new();
     START.get_or_init(|| {

@@ -85,7 +85,7 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Checks what another machine, or a file, says about a model, and sorts its files.
+    /// Checks a manifest from another machine or a file, and sorts its files.
     pub fn checked(mut self) -> Result<Self, ManifestError> {
         if self.files.len() > MOST_FILES {
             return Err(ManifestError::TooManyFiles(self.files.len()));

@@ -7,7 +7,7 @@ use crate::hub::{Hub, Listing};
 use crate::name::Part;
 
 impl Manifest {
-    /// The manifest of a model on a hub. Whoever lists the same commit has the same one.
+    /// The manifest of a model on a hub. All listings of a commit give the same one.
     pub fn of(listing: &Listing) -> Self {
         let origin = Origin { repository: listing.repository(), commit: listing.commit.clone() };
         let file = |file: &crate::RemoteFile| ManifestFile { name: file.name.clone(), bytes: file.bytes };

@@ -1,4 +1,4 @@
-//! Which copies make room for parts that are still to come: those that nobody has used for longest, and none in use.
+//! Which copies to evict before a fetch: the least recently used, and none in use.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 pub struct Space {
     /// Bytes that may still be written to the disk.
     pub free: u64,
-    /// The most bytes for all copies together, if their owner limits them. Without a limit, no copy makes room.
+    /// The most bytes for all copies together, if their owner limits them. Without a limit, no copy is evicted.
     pub cap: Option<u64>,
 }
 
@@ -17,25 +17,25 @@ pub enum NoRoom {
     /// The disk is too full.
     #[error("the disk has room for {available} bytes")]
     Disk {
-        /// Bytes that may come.
+        /// Bytes that there is room for.
         available: u64,
     },
-    /// The owner's limit is reached by what is in use.
+    /// The copies in use reach the owner's limit.
     #[error("the limit of {cap} bytes leaves room for {available}")]
     Cap {
         /// The limit in bytes.
         cap: u64,
-        /// Bytes that may come.
+        /// Bytes that there is room for.
         available: u64,
     },
 }
 
-/// A copy, as far as it matters here.
+/// A copy, as a candidate for eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// Bytes that are there of it.
+    /// Its bytes on the disk.
     pub(super) bytes: u64,
-    /// Bytes of it that are being fetched, and not there yet.
+    /// Its bytes that are being fetched.
     pub(super) pending: u64,
     pub(super) used: SystemTime,
     pub(super) in_use: bool,
@@ -44,7 +44,7 @@ pub(super) struct Kept {
 /// The copies, by their places in the list, that have to go for `needed` bytes; none if these fit as it is.
 pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<usize>, NoRoom> {
     let Space { free, cap } = space;
-    // What others are bringing is as good as written.
+    // Bytes that other fetches have reserved count as written.
     let pending: u64 = kept.iter().map(|copy| copy.pending).sum();
     let to_come = needed.saturating_add(pending);
     let Some(cap) = cap else {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::patience;
+use crate::retry_policy;
 
 /// What a client says of a server whose certificate is valid in these years.
 async fn error_of(years: (i32, i32)) -> HubError {
@@ -35,7 +35,7 @@ async fn error_of(years: (i32, i32)) -> HubError {
             let _ = acceptor.accept(stream).await;
         }
     });
-    let settings = Settings { endpoint, patience: patience(), ..Settings::default() };
+    let settings = Settings { endpoint, retry_policy: retry_policy(), ..Settings::default() };
     let hub = Hub::new("/nowhere".into(), &settings).unwrap();
     match hub.find(&"owner/name".parse().unwrap()).await {
         Err(FindError::Hub(error)) => error,

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hive_store::{Event, FetchError, Hub, HubError, Patience, Settings, Wait, fetch};
+use hive_store::{Event, FetchError, Hub, HubError, RetryPolicy, Settings, Wait, fetch};
 
 use crate::stand_in::{Fault, Seen, sha256};
-use crate::{COMMIT, MIB, World, assert_holds, is_next_attempt, model, on_event, patience};
+use crate::{COMMIT, MIB, World, assert_holds, is_next_attempt, model, on_event, retry_policy};
 
 /// Whether the cache shows the whole model.
 fn assert_arrived(world: &World, weights: usize) {
@@ -58,8 +58,8 @@ async fn a_connection_that_hangs_or_drips_is_replaced() {
         let world = World::with_weights(2 * MIB);
         let listing = world.find("owner/name").await.unwrap();
         world.hub.faults(move |seen| (seen.at_storage && seen.before == 0).then(|| fault.clone()));
-        let patience = Patience { idle: Duration::from_millis(500), least_bytes: 200_000, ..patience() };
-        let hub = Hub::new(world.cache.path().to_owned(), &Settings { patience, ..world.settings() }).unwrap();
+        let retry_policy = RetryPolicy { idle: Duration::from_millis(500), least_bytes: 200_000, ..retry_policy() };
+        let hub = Hub::new(world.cache.path().to_owned(), &Settings { retry_policy, ..world.settings() }).unwrap();
         fetch(&hub, &listing, &on_event(|_| ())).await.unwrap();
         assert_arrived(&world, 2 * MIB);
         let is_weights = |seen: &Seen| seen.at_storage && seen.is_get_of("model.safetensors");
@@ -81,7 +81,7 @@ async fn a_fetch_fails_after_several_attempts_without_progress_and_keeps_what_it
     let options = on_event(move |event| *hears.lock().unwrap() += u32::from(is_next_attempt(&event)));
     let error = world.fetch_with(&listing, &options).await.unwrap_err();
     assert!(matches!(error, FetchError::Hub(HubError::Busy { status: 500, .. })), "{error:?}");
-    assert_eq!(*attempts.lock().unwrap(), patience().attempts - 1);
+    assert_eq!(*attempts.lock().unwrap(), retry_policy().attempts - 1);
     assert!(!world.folder().join("snapshots").exists(), "nothing is shown before all is there");
 
     world.hub.faults(|_| None);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hive_store::{Checksum, FindError, Hub, HubError, Patience, Settings, Token};
+use hive_store::{Checksum, FindError, Hub, HubError, RetryPolicy, Settings, Token};
 
 use crate::stand_in::{Fault, Repo, StandIn, git, sha256};
-use crate::{COMMIT, World, model, noise, patience};
+use crate::{COMMIT, World, model, noise, retry_policy};
 
 /// Names, sizes and checksums of a listing.
 fn described(listing: &hive_store::Listing) -> Vec<(String, u64, Checksum)> {
@@ -165,8 +165,8 @@ async fn a_busy_hub_is_asked_again_a_few_times() {
 #[tokio::test]
 async fn a_hub_that_wants_a_pause_is_not_asked_again_before_its_end() {
     let world = World::with_weights(5000);
-    let patience = Patience { longest_wait: Duration::from_mins(2), ..patience() };
-    let hub = Hub::new(world.cache.path().to_owned(), &Settings { patience, ..world.settings() }).unwrap();
+    let retry_policy = RetryPolicy { longest_wait: Duration::from_mins(2), ..retry_policy() };
+    let hub = Hub::new(world.cache.path().to_owned(), &Settings { retry_policy, ..world.settings() }).unwrap();
     world.hub.faults(|_| Some(Fault::Status(429, vec![("retry-after", "60")])));
     for _ in 0..2 {
         let error = hub_error(hub.find(&"owner/name".parse().unwrap()).await.unwrap_err());

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hive_store::{
-    Event, FetchError, FetchOptions, FindError, Hub, Listing, ModelName, Patience, Settings, Token, Wait, fetch,
+    Event, FetchError, FetchOptions, FindError, Hub, Listing, ModelName, RetryPolicy, Settings, Token, Wait, fetch,
 };
 use stand_in::{Repo, StandIn};
 
@@ -43,7 +43,7 @@ impl World {
     }
 
     fn settings(&self) -> Settings {
-        Settings { endpoint: self.hub.url(), token: Token::new(TOKEN), offline: false, patience: patience() }
+        Settings { endpoint: self.hub.url(), token: Token::new(TOKEN), offline: false, retry_policy: retry_policy() }
     }
 
     fn client(&self) -> Hub {
@@ -82,12 +82,12 @@ impl World {
 }
 
 /// Waits short enough for tests.
-fn patience() -> Patience {
-    Patience {
+fn retry_policy() -> RetryPolicy {
+    RetryPolicy {
         idle: Duration::from_secs(20),
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_secs(5),
-        ..Patience::default()
+        ..RetryPolicy::default()
     }
 }
 

@@ -13,7 +13,7 @@ use hive_store::{
 use tokio::sync::Notify;
 
 use crate::stand_in::{Fault, Seen};
-use crate::{MIB, World, assert_keeps_secrets, model, noise, on_event, patience};
+use crate::{MIB, World, assert_keeps_secrets, model, noise, on_event, retry_policy};
 
 const WEIGHTS: usize = 70 * MIB;
 /// What may come twice after each interruption.
@@ -247,7 +247,8 @@ async fn a_process_that_is_killed_while_it_fetches_parts_leaves_no_hole_that_cou
 #[ignore = "a_process_that_is_killed_while_it_fetches_parts_leaves_no_hole_that_counts_as_there starts it"]
 async fn fetches_parts_in_a_process_of_its_own() {
     let variable = |name: &str| std::env::var(name).unwrap();
-    let settings = Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), patience: patience(), ..Settings::default() };
+    let settings =
+        Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), retry_policy: retry_policy(), ..Settings::default() };
     let cache = std::path::PathBuf::from(variable("HIVE_STORE_TEST_CACHE"));
     let hub = Hub::new(cache.clone(), &settings).unwrap();
     let listing = hub.find(&"owner/name".parse().unwrap()).await.unwrap();
@@ -267,7 +268,10 @@ async fn a_server_without_ranges_gives_small_files_and_whole_ones() {
     bring(&world, &listing, &copy, &[(name("tokenizer.json"), 10..20), (name("config.json"), 0..1)]).await.unwrap();
     assert_there(&copy, &name("tokenizer.json"), 0..3000, &contents[4].1);
     let error = bring(&world, &listing, &copy, &[(weights(), 0..100)]).await.unwrap_err();
-    assert!(error.to_string().contains("sends model.safetensors whole where a part is asked for"), "{error}");
+    assert!(
+        error.to_string().contains("sent the whole file model.safetensors although only a part was requested"),
+        "{error}"
+    );
     assert_eq!(copy.present(&weights(), 0..u64::MAX), []);
     bring(&world, &listing, &copy, &[(weights(), 0..u64::MAX)]).await.unwrap();
     assert_there(&copy, &weights(), 0..large as u64, &contents[2].1);

@@ -1,4 +1,4 @@
-//! A fetch that ends at any byte, and the next one that goes on there.
+//! A fetch that ends at any byte, and the next one that resumes there.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use hive_store::{Event, FetchOptions, Hub, Settings, fetch};
 use tokio::sync::Notify;
 
 use crate::stand_in::{Fault, sha256};
-use crate::{COMMIT, MIB, World, assert_holds, model, on_event, patience};
+use crate::{COMMIT, MIB, World, assert_holds, model, on_event, retry_policy};
 
 const WEIGHTS: usize = 70 * MIB;
 /// What may come twice each time.
@@ -91,7 +91,8 @@ async fn a_process_that_is_killed_at_any_moment_leaves_nothing_to_do_twice() {
 #[ignore = "a_process_that_is_killed_at_any_moment_leaves_nothing_to_do_twice starts it"]
 async fn fetches_in_a_process_of_its_own() {
     let variable = |name: &str| std::env::var(name).unwrap();
-    let settings = Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), patience: patience(), ..Settings::default() };
+    let settings =
+        Settings { endpoint: variable("HIVE_STORE_TEST_HUB"), retry_policy: retry_policy(), ..Settings::default() };
     let hub = Hub::new(variable("HIVE_STORE_TEST_CACHE").into(), &settings).unwrap();
     let listing = hub.find(&"owner/name".parse().unwrap()).await.unwrap();
     fetch(&hub, &listing, &FetchOptions::default()).await.unwrap();

@@ -49,11 +49,11 @@ pub(crate) enum Fault {
     Status(u16, Vec<(&'static str, &'static str)>),
     /// A redirect.
     Redirect(String),
-    /// The connection breaks after so many bytes of the body.
+    /// The connection breaks after this many bytes of the body.
     Cut(usize),
-    /// The body ends after so many bytes, as if it were whole.
+    /// The body ends after this many bytes, as if it were whole.
     End(usize),
-    /// After so many bytes, nothing comes any more.
+    /// After this many bytes, nothing more is sent.
     Stall(usize),
     /// A pause after each chunk.
     Slow(Duration),

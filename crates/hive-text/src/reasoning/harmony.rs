@@ -1,8 +1,8 @@
 //! Thinking as messages on the channel `analysis`: the format of gpt-oss.
 //!
 //! An answer is a row of messages, each with a header: `<|start|>assistant<|channel|>analysis<|message|>…<|end|>`. The
-//! prompt has the first `<|start|>assistant`. What is on the channel `final`, or on `commentary` to nobody in particular,
-//! is for whoever asked. A message with a recipient is a tool call: it stays in the answer as it is, for whoever reads
+//! prompt has the first `<|start|>assistant`. Messages on the channel `final`, or on `commentary` without a recipient,
+//! are the answer. A message with a recipient is a tool call: it stays in the answer unchanged, for the parser of
 //! calls.
 
 use super::piece::Pieces;
@@ -14,7 +14,7 @@ pub(super) const MESSAGE: &str = "<|message|>";
 const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 const RECIPIENT: &str = " to=";
-/// The same without the special tokens, which are not part of an answer's text: what is left of the headers.
+/// The same without the special tokens, which are not part of an answer's text: the rest of the headers.
 const BARE_THINKING: &str = "analysis";
 const BARE_ANSWER: &str = "final";
 const BARE_END: &str = "assistantfinal";
@@ -37,7 +37,7 @@ enum Place {
     Thinking,
     /// The same in a text without special tokens.
     BareThinking,
-    /// In a message to whoever asked, before the answer proper.
+    /// In a message of the answer, before the answer proper.
     Preamble,
     Call,
     Answer,

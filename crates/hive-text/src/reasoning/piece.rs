@@ -3,13 +3,13 @@
 /// Part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// What the model says to itself.
+    /// The model's thinking.
     Thinking(String),
-    /// What it says to whoever asked.
+    /// Its answer.
     Answer(String),
 }
 
-/// Collects pieces; neighbours of a kind become one, and empty ones are left out.
+/// Collects pieces; neighbours of a kind become one, and empty ones are dropped.
 #[derive(Default)]
 pub(super) struct Pieces(pub(super) Vec<Piece>);
 

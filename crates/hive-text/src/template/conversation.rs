@@ -56,7 +56,7 @@ pub enum VariableError {
     #[error("\"{0}\" is not an option of a chat template; write it as NAME=VALUE, as in enable_thinking=false")]
     Form(String),
     /// The name is reserved.
-    #[error("\"{0}\" is not an option of a chat template: HiveMind says what that is")]
+    #[error("\"{0}\" is not an option of a chat template: HiveMind sets it itself")]
     Reserved(String),
 }
 

@@ -1,4 +1,4 @@
-//! Keeps what a person or a tool wrote as text, whatever it looks like.
+//! Keeps text of a person or a tool as text, whatever it looks like.
 //!
 //! Before a template sees a text, everything that looks like a special token is replaced by the token's number between
 //! two private-use characters; afterwards it is restored. So all special tokens in the rendered text are the template's

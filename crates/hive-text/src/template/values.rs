@@ -1,4 +1,4 @@
-//! Limits on what a template computes: the depth of values, and the size of texts.
+//! Limits on a template's results: the depth of values, and the size of texts.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};

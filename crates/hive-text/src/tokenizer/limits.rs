@@ -64,7 +64,7 @@ struct Added {
     content: String,
 }
 
-/// Checks a file. The error says what is wrong with it.
+/// Checks a file. The error describes the fault.
 pub(crate) fn check(json: &[u8]) -> Result<(), String> {
     if json.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_FILE_BYTES} are not accepted", json.len()));
@@ -115,7 +115,7 @@ pub(crate) fn check(json: &[u8]) -> Result<(), String> {
 struct Steps {
     count: usize,
     growth: usize,
-    /// Tables of SentencePiece. What these expand is limited by itself.
+    /// Tables of SentencePiece. Their expansion is limited separately.
     tables: usize,
 }
 

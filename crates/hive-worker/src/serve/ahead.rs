@@ -1,8 +1,8 @@
-//! Answers that go on by themselves: on a stage that is the whole model, each token is the next input at once.
+//! Answers that run ahead: on a stage that is the whole model, each sampled token is the next input at once.
 //!
-//! With MLX's kernels the worker also runs ahead by a step (`Shard::start_after`), so that the device computes the next
-//! tokens while the last are read and passed on. Any order ends that: what is under way is finished, and the next batch
-//! is the schedule's to choose. So a cancelled answer ends within two tokens.
+//! With MLX's kernels the worker also queues the next step (`Shard::start_after`) before it reads the last tokens, so
+//! that the device stays busy. Any order ends the run: the current step is finished, and the schedule chooses the next
+//! batch. So a cancelled answer ends within two tokens.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -10,11 +10,11 @@ use std::time::Instant;
 use hive_model::shard::{ForwardError, Input, Output, Slot};
 use hive_model::{SessionId, Step};
 
-use super::{Computer, failed};
+use super::{WorkerLoop, failed};
 use crate::protocol::{FromWorker, Work};
 
-impl Computer {
-    /// Computes tokens of answers that go on by themselves, until one of them ends or there is something else to do.
+impl WorkerLoop {
+    /// Computes tokens of answers that run ahead, until one of them ends or other work arrives.
     pub(super) fn run_ahead(&mut self, slots: &[Slot]) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let mut started = Instant::now();
@@ -44,23 +44,23 @@ impl Computer {
             let kv_bytes = shard.kv_bytes() as u64;
             let took = started.elapsed();
             started = Instant::now();
-            self.took(outputs.len(), 0, took, kv_bytes);
-            let mut going_on = HashSet::new();
+            self.record(outputs.len(), 0, took, kv_bytes);
+            let mut continuing = HashSet::new();
             let all = outputs.len();
             for (session, position, result) in outputs {
                 if let Some(work) = self.answer(session, position as u32, 1, true, result)? {
-                    going_on.insert(session);
+                    continuing.insert(session);
                     if next.is_none() {
                         self.schedule.push(work);
                     }
                 }
             }
             match next {
-                Some(next) if going_on.len() == all => step = next,
+                Some(next) if continuing.len() == all => step = next,
                 Some(next) => {
-                    // It was started before it was known that one of the answers ends.
+                    // This step started before one of the answers was known to end.
                     let Some(shard) = &mut self.shard else { return Ok(()) };
-                    for (session, position, result) in shard.finish(&next, |session| going_on.contains(&session)) {
+                    for (session, position, result) in shard.finish(&next, |session| continuing.contains(&session)) {
                         if let Some(work) = self.answer(session, position as u32, 1, true, result)? {
                             self.schedule.push(work);
                         }
@@ -72,19 +72,19 @@ impl Computer {
         }
     }
 
-    /// Starts the step after this one if all answers may go on and nothing else waits.
+    /// Starts the step after this one if all answers may run ahead and no other work waits.
     fn step_after(&mut self, step: &Step) -> std::io::Result<Option<Result<Step, ForwardError>>> {
-        let all_go_on = step.rows().iter().all(|(session, position)| {
+        let all_run_ahead = step.rows().iter().all(|(session, position)| {
             // The token of this step comes at the next position.
             self.endings.get(session).is_some_and(|ending| *position as u32 + 1 < ending.last_position)
         });
-        if !all_go_on || self.orders.has_unread()? {
+        if !all_run_ahead || self.orders.has_unread()? {
             return Ok(None);
         }
         Ok(self.shard.as_mut().and_then(|shard| shard.start_after(step).transpose()))
     }
 
-    /// Passes on what was computed for a session; returns the next work if its answer goes on by itself.
+    /// Sends a session's output to the node; returns the next work if its answer runs ahead.
     pub(super) fn answer(
         &mut self,
         session: SessionId,
@@ -106,7 +106,7 @@ impl Computer {
             (Output::Token(sampled), Some(ending)) if !ending.is_at(next, sampled.token) => Some(sampled.token),
             _ => None,
         };
-        self.say(&FromWorker::Output { session, position, rows, sample, output })?;
+        self.send(&FromWorker::Output { session, position, rows, sample, output })?;
         Ok(token.map(|token| Work { session, position: next, sample: true, input: Input::Tokens(vec![token]) }))
     }
 
@@ -114,6 +114,6 @@ impl Computer {
         self.stalled.insert(session);
         // After a failure on MLX's kernels, the session is back at the beginning.
         let at = self.shard.as_ref().and_then(|shard| shard.position(session)).map_or(position, |at| at as u32);
-        self.say(&failed(session, Some(at.min(position)), error))
+        self.send(&failed(session, Some(at.min(position)), error))
     }
 }

@@ -14,7 +14,7 @@ mod common;
 use common::{HIDDEN, LAYERS, write_tiny_model};
 
 /// A computer with a tiny model and sessions 0, 1 and 2, and the pipe with its replies.
-fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (Computer, std::io::PipeReader) {
+fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (WorkerLoop, std::io::PipeReader) {
     let (computer, theirs, _) = computer_with(Compute::Auto, layers, change);
     (computer, theirs)
 }
@@ -24,14 +24,14 @@ fn computer_with(
     compute: Compute,
     layers: Range<usize>,
     change: impl FnMut(&str, &mut [f32]),
-) -> (Computer, std::io::PipeReader, std::io::PipeWriter) {
+) -> (WorkerLoop, std::io::PipeReader, std::io::PipeWriter) {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), change);
     let (theirs, ours) = pipe().unwrap();
     let (orders, writer) = pipe().unwrap();
     let orders = Orders { pipe: File::from(std::os::fd::OwnedFd::from(orders)), bytes: Vec::new(), unread: 0..0 };
-    let mut computer = Computer {
-        answers: File::from(std::os::fd::OwnedFd::from(ours)),
+    let mut computer = WorkerLoop {
+        replies: File::from(std::os::fd::OwnedFd::from(ours)),
         orders,
         schedule: Schedule::default(),
         shard: None,
@@ -60,7 +60,7 @@ fn work(session: u128, position: u32, input: Input) -> Work {
 }
 
 /// The replies to a batch.
-fn said(computer: &mut Computer, theirs: &mut std::io::PipeReader, batch: Vec<Work>) -> Vec<FromWorker> {
+fn said(computer: &mut WorkerLoop, theirs: &mut std::io::PipeReader, batch: Vec<Work>) -> Vec<FromWorker> {
     computer.forward(batch).unwrap();
     // Ends the replies with a known message.
     computer.take(ToWorker::Report).unwrap();
@@ -144,7 +144,7 @@ fn a_token_that_is_none_is_the_senders_fault() {
 }
 
 /// The sessions' tokens, with the positions that computed them, until all answers have ended.
-fn answers(computer: &mut Computer, theirs: &mut std::io::PipeReader, first: Vec<Work>) -> Vec<BTreeMap<u32, u32>> {
+fn answers(computer: &mut WorkerLoop, theirs: &mut std::io::PipeReader, first: Vec<Work>) -> Vec<BTreeMap<u32, u32>> {
     let mut answers = vec![BTreeMap::new(); 3];
     let mut batch = first;
     while !batch.is_empty() {
@@ -159,15 +159,15 @@ fn answers(computer: &mut Computer, theirs: &mut std::io::PipeReader, first: Vec
     answers
 }
 
-/// Opens the sessions, two of them sampled, and lets their answers end at these positions.
-fn go_on(computer: &mut Computer, ends: [u32; 3]) {
+/// Opens the sessions, two of them sampled, and lets their answers run ahead and end at these positions.
+fn run_ahead(computer: &mut WorkerLoop, ends: [u32; 3]) {
     for (session, last_position) in (0..3).zip(ends) {
         let session = SessionId(session);
         let temperature = [0.0, 0.9, 1.5][session.0 as usize];
         let sampling = Sampling { temperature, top_k: 5 * session.0 as u32, seed: 7, ..Sampling::default() };
         computer.take(ToWorker::Open(session, SessionOptions { sampling, ..SessionOptions::default() })).unwrap();
         if last_position > 0 {
-            computer.take(ToWorker::GoOn(session, Ending { end_tokens: Vec::new(), last_position })).unwrap();
+            computer.take(ToWorker::RunAhead(session, Ending { end_tokens: Vec::new(), last_position })).unwrap();
         }
     }
 }
@@ -177,13 +177,13 @@ fn prompts() -> Vec<Work> {
 }
 
 #[test]
-fn answers_go_on_by_themselves_until_each_ends_with_the_tokens_that_the_node_would_have_asked_for() {
+fn answers_run_ahead_until_each_ends_with_the_tokens_that_the_node_would_have_asked_for() {
     for compute in [Compute::Plain, Compute::Fast] {
         let ends = [20, 9, 14];
         let (mut computer, mut theirs, _writer) = computer_with(compute, 0..LAYERS, |_, _| ());
-        go_on(&mut computer, ends);
+        run_ahead(&mut computer, ends);
         let by_themselves = answers(&mut computer, &mut theirs, prompts());
-        go_on(&mut computer, [0; 3]);
+        run_ahead(&mut computer, [0; 3]);
         let mut asked = vec![BTreeMap::new(); 3];
         let mut batch = prompts();
         while !batch.is_empty() {
@@ -211,14 +211,14 @@ fn answers_go_on_by_themselves_until_each_ends_with_the_tokens_that_the_node_wou
 fn an_answer_ends_with_the_token_that_ends_it() {
     for compute in [Compute::Plain, Compute::Fast] {
         let (mut computer, mut theirs, _writer) = computer_with(compute, 0..LAYERS, |_, _| ());
-        go_on(&mut computer, [30, 0, 0]);
+        run_ahead(&mut computer, [30, 0, 0]);
         let first = || vec![prompts().remove(0)];
         let tokens = answers(&mut computer, &mut theirs, first()).remove(0);
         let end = *tokens.values().nth(6).unwrap();
         let until = tokens.values().position(|token| *token == end).unwrap();
         let session = SessionId(0);
         computer.take(ToWorker::Open(session, SessionOptions::default())).unwrap();
-        computer.take(ToWorker::GoOn(session, Ending { end_tokens: vec![end], last_position: 30 })).unwrap();
+        computer.take(ToWorker::RunAhead(session, Ending { end_tokens: vec![end], last_position: 30 })).unwrap();
         let ended = answers(&mut computer, &mut theirs, first()).remove(0);
         assert!(ended.into_iter().eq(tokens.into_iter().take(until + 1)), "{compute:?}");
     }
@@ -227,7 +227,7 @@ fn an_answer_ends_with_the_token_that_ends_it() {
 #[test]
 fn an_order_ends_the_running_ahead_and_a_closed_answer_says_no_more() {
     let (mut computer, mut theirs, mut writer) = computer_with(Compute::Plain, 0..LAYERS, |_, _| ());
-    go_on(&mut computer, [400, 0, 0]);
+    run_ahead(&mut computer, [400, 0, 0]);
     said(&mut computer, &mut theirs, vec![prompts().remove(0)]);
     let batch = computer.schedule.next(Instant::now());
     writer.write_all(&encode(&ToWorker::Close(SessionId(0))).unwrap()).unwrap();
@@ -249,7 +249,7 @@ fn a_model_that_computes_nonsense_ends_its_answers_once() {
                 numbers[0] = f32::NAN;
             }
         });
-        go_on(&mut computer, [30, 0, 0]);
+        run_ahead(&mut computer, [30, 0, 0]);
         let all = said(&mut computer, &mut theirs, vec![prompts().remove(0)]);
         assert_eq!(all.iter().map(in_short).collect::<Vec<_>>(), [(0, Err((Blame::Own, Some(0))))], "{compute:?}");
         assert!(computer.schedule.is_empty());

@@ -3,7 +3,7 @@
 use hive_text::template::TemplateError;
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a model's text.
+/// An error of a model's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextFault {
     /// The file does not exist.
@@ -33,12 +33,12 @@ pub enum TextError {
     Fault(TextFault, String),
     /// The files crashed the process that read them.
     #[error(
-        "the model's files brought down the process that reads them ({0}); they are damaged or hostile: download them anew"
+        "the model's files brought down the process that reads them ({0}); they are damaged or hostile: download them again"
     )]
     Died(String),
     /// The process did not finish in time.
     #[error(
-        "the model's files kept the process that reads them busy for {0} seconds; they are damaged or hostile: download them anew"
+        "the model's files kept the process that reads them busy for {0} seconds; they are damaged or hostile: download them again"
     )]
     Late(u64),
     /// The process could not be started.

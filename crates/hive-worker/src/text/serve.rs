@@ -94,7 +94,7 @@ impl Text {
     /// If a library panics on a file, the file is damaged; the library's state is not used again.
     fn obey(&self, order: Order) -> Result<Reply, TextFailure> {
         let damaged =
-            TextFailure::new(TextFault::File, "the model's tokenizer or chat template is damaged; download it anew");
+            TextFailure::new(TextFault::File, "the model's tokenizer or chat template is damaged; download it again");
         catch_unwind(AssertUnwindSafe(|| self.try_to(order))).unwrap_or(Err(damaged))
     }
 

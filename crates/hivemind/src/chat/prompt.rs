@@ -184,7 +184,7 @@ impl Keeper {
             && !self.has_complained
         {
             self.has_complained = true;
-            output::note(format_args!("Cannot save what you type for later chats: {error}"));
+            output::note(format_args!("Cannot save your input for later chats: {error}"));
         }
     }
 }

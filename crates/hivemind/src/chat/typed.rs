@@ -11,7 +11,7 @@ pub(super) enum Typed {
     /// A message for the model.
     Message(String),
     Command(Command),
-    /// Probably a mistyped command; says what is wrong with it.
+    /// Probably a mistyped command, with the error.
     Unknown(String),
 }
 

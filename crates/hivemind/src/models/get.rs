@@ -60,7 +60,7 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
     Ok(())
 }
 
-/// What a person or a program sees of a fetch.
+/// The output of a fetch for a person or a program.
 struct Shown {
     name: String,
     kind: Kind,
@@ -162,7 +162,7 @@ impl Drop for Shown {
 /// The rate of the last seconds.
 #[derive(Default)]
 struct Rate {
-    /// When so many bytes were there, the oldest first.
+    /// Times with the bytes present at each, oldest first.
     noted: std::collections::VecDeque<(Instant, u64)>,
 }
 

@@ -32,9 +32,9 @@ fn described<M>(loss: &StageLoss<M>, name: &str) -> String {
         LossReason::Departed(Departure::StoppedSharing) => format!("{name} stopped sharing"),
         LossReason::Departed(Departure::MayNotSeePrompts) => format!("{name} may not see prompts any more"),
         LossReason::Departed(Departure::OverCap) => format!("{name} gives less memory now"),
-        // Whoever checked the stage has named its machine.
+        // The check of the stage has named its machine.
         LossReason::Reported(why) if loss.kind == LossKind::Hung => why.clone(),
-        // So has whoever could not load or join it.
+        // So has the failure to load or join it.
         LossReason::FailedOnTheWay(why) => why.clone(),
         LossReason::Reported(why) | LossReason::Gone(why) => format!("{name}: {why}"),
         LossReason::NoProgress => format!("{name} has stopped making progress"),

@@ -1,4 +1,4 @@
-//! Whether a stage is lost, and how: from what its machine said, from a fault report, and from a check.
+//! Whether a stage is lost, and how: from its machine's announcements, a fault report, and a check.
 
 use super::deaths::TOO_MANY;
 

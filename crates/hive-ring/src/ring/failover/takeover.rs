@@ -6,7 +6,7 @@ use hive_plan::{Candidate, Replacement, replace};
 
 use super::loss::{Holder, LossKind};
 
-/// A machine that may take a stage in addition to what it holds.
+/// A machine that may take a further stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Offer<M> {
     /// Which.

@@ -12,7 +12,7 @@ pub(crate) struct Ticket(pub(super) u64);
 pub(crate) enum Event<M> {
     /// A fault was found.
     Reported(FaultReport),
-    /// Machines came, went, or changed what they share.
+    /// Machines came, went, or changed their sharing.
     FleetChanged,
     /// The ring was abandoned or superseded by somebody else.
     Withdrawn,
@@ -37,7 +37,7 @@ pub(crate) enum Action<M> {
     Unload(Holder<M>),
     /// Announce that the ring is whole, in this epoch, as the task that just finished has joined it.
     Whole(u32),
-    /// Announce that the model must be loaded again; unload what the ring holds, unless answers under way will.
+    /// Announce that the model must be loaded again; unload the ring's stages, unless running answers will.
     Abandon(Abandonment<M>),
 }
 
@@ -106,7 +106,7 @@ pub(crate) enum Outcome<M> {
 pub(crate) enum Cause<M> {
     /// A stage is lost: the first of them.
     Loss(StageLoss<M>),
-    /// A report, in these words, although every stage is well: they are joined again.
+    /// A report, in these words, although every stage is healthy: they are joined again.
     Report(String),
 }
 

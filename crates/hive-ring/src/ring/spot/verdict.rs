@@ -4,17 +4,17 @@
 //! lie. No machine is blamed without a witness: this machine, which trusts itself, or a third that computes the same
 //! rows.
 
-/// What is known about some rows of a stage's output, in the order in which it is found out. `T` is a row's digest, or
-/// a token.
+/// The evidence about some rows of a stage's output, in the order in which it is gathered. `T` is a row's digest, or a
+/// token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a, T> {
-    /// What the machine that uses them received.
+    /// The rows that the next machine received.
     pub(crate) used: &'a [T],
-    /// What the stage says it sent.
+    /// The rows that the stage says it sent.
     pub(crate) claimed: Option<&'a [T]>,
-    /// What the standby replica computed from the same input.
+    /// The rows that the standby replica computed from the same input.
     pub(crate) replica: &'a [T],
-    /// What a third machine computed, once there was a reason to ask it.
+    /// The rows that a third machine computed, once it was asked.
     pub(crate) third: Option<&'a [T]>,
     /// Whether the machine that uses the rows is this one.
     pub(crate) used_here: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Evidence<'a, T> {
     pub(crate) replica_here: bool,
 }
 
-/// What follows.
+/// The conclusion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// They agree.
@@ -49,7 +49,7 @@ impl<T: PartialEq> Evidence<'_, T> {
             return Verdict::Agree;
         };
         if self.replica_here {
-            // The same input, computed here, unless the machine that uses the rows lies about what it received.
+            // The same input, computed here, unless the next machine lies about the rows it received.
             return if self.used_here || self.claimed == Some(self.used) {
                 Verdict::Stage(row)
             } else {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_it_was_given_something_else_gets_nobody_blamed() {
-        // The stage sent what is right, and the machine after it says otherwise.
+        // The stage sent the right rows, and the machine after it says otherwise.
         let seen = Evidence { used: WRONG, claimed: Some(RIGHT), third: Some(RIGHT), ..evidence() };
         assert_eq!(seen.judge(), Verdict::Contradiction);
         assert_eq!(Evidence { replica_here: true, ..seen }.judge(), Verdict::Contradiction);

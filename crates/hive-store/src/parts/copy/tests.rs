@@ -102,7 +102,7 @@ fn a_copy_without_a_name_is_left_over_once_nothing_of_it_has_come_for_a_week() {
         for file in &manifest().files {
             set(file.name.below(&copy.folder().join("map")), days(came));
         }
-        store.tidy();
+        store.remove_orphans();
         store.copies().len() == 1
     };
     // A fetch that began long ago, and was stopped by a power cut just now.

@@ -1,4 +1,4 @@
-//! What a failed request means: whether another attempt can help, and what to tell a person.
+//! Classifies failed requests: whether a retry can help, and the error for people.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::error::HubError;
 
 /// A failed attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Another attempt would fail, too.
-    Lasting(HubError),
-    /// Another attempt may help, after the wait that the hub asks for, if it does.
-    Passing(HubError, Option<Duration>),
+pub(crate) enum RequestFailure {
+    /// A retry would fail, too.
+    Permanent(HubError),
+    /// A retry may help, after the wait that the hub asks for, if it asks for one.
+    Transient(HubError, Option<Duration>),
 }
 
-impl Trouble {
-    /// What went wrong.
+impl RequestFailure {
+    /// The error for people.
     pub(crate) fn error(&self) -> &HubError {
         match self {
-            Self::Lasting(error) | Self::Passing(error, _) => error,
+            Self::Permanent(error) | Self::Transient(error, _) => error,
         }
     }
 }
 
-/// What was asked of whom, for messages.
+/// The request that failed, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// The machine that answered, or did not.
@@ -38,7 +38,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) model: &'a str,
     /// The page of the repository.
     pub(crate) page: &'a str,
-    /// Where the hub sent us on to, if it did.
+    /// The repository's new name, if the hub redirected to one.
     pub(crate) moved_to: Option<&'a str>,
     /// Whether the hub got a token.
     pub(crate) has_token: bool,
@@ -46,22 +46,22 @@ pub(crate) struct Asked<'a> {
     pub(crate) is_hub: bool,
 }
 
-/// What an error status means.
-pub(crate) fn of_status(asked: &Asked<'_>, status: StatusCode, headers: &HeaderMap) -> Trouble {
+/// Classifies an error status.
+pub(crate) fn of_status(asked: &Asked<'_>, status: StatusCode, headers: &HeaderMap) -> RequestFailure {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (host, what) = (asked.host.to_owned(), asked.what.to_owned());
     let not_found = |host, what| HubError::NotFound { host, what, did_you_mean: asked.moved_to.map(str::to_owned) };
     let refused = |host, what| HubError::Refused { host, what, status: status.as_u16() };
     if matches!(status.as_u16(), 408 | 425 | 429) || status.is_server_error() {
         let again_in = wait_asked(headers);
-        return Trouble::Passing(HubError::Busy { host, status: status.as_u16(), again_in }, again_in);
+        return RequestFailure::Transient(HubError::Busy { host, status: status.as_u16(), again_in }, again_in);
     }
     // A link to the storage holds for an hour; the hub gives a new one.
     if !asked.is_hub {
-        return Trouble::Passing(refused(host, what), None);
+        return RequestFailure::Transient(refused(host, what), None);
     }
     let has_token = asked.has_token;
-    Trouble::Lasting(match (header("x-error-code"), status.as_u16()) {
+    RequestFailure::Permanent(match (header("x-error-code"), status.as_u16()) {
         ("GatedRepo", _) => {
             HubError::Gated { model: asked.model.to_owned(), accept_at: asked.page.to_owned(), has_token }
         }
@@ -76,7 +76,7 @@ pub(crate) fn of_status(asked: &Asked<'_>, status: StatusCode, headers: &HeaderM
     })
 }
 
-/// How long the hub wants to be left alone: `Retry-After` in seconds, else the end of the rate limit's window if nothing
+/// The wait that the hub asks for: `Retry-After` in seconds, else the end of the rate limit's window if nothing
 /// is left of it (`RateLimit: "api";r=0;t=55`).
 fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     let header = |name: &str| headers.get(name)?.to_str().ok();
@@ -92,13 +92,13 @@ fn seconds(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// What a connection that failed means.
-pub(crate) fn of_connection(host: &str, error: reqwest::Error) -> Trouble {
+/// Classifies a failed connection.
+pub(crate) fn of_connection(host: &str, error: reqwest::Error) -> RequestFailure {
     // Links to the storage are signed: they are no one else's business.
     let error = error.without_url();
     let host = host.to_owned();
     if let Some(certificate) = certificate_error(&error) {
-        return Trouble::Lasting(match certificate {
+        return RequestFailure::Permanent(match certificate {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 HubError::Clock { host, why: "has expired" }
             }
@@ -110,9 +110,9 @@ pub(crate) fn of_connection(host: &str, error: reqwest::Error) -> Trouble {
     }
     let why = innermost(&error);
     if error.is_connect() {
-        return Trouble::Passing(HubError::NoNetwork { host, why }, None);
+        return RequestFailure::Transient(HubError::NoNetwork { host, why }, None);
     }
-    Trouble::Passing(HubError::Interrupted { host, why }, None)
+    RequestFailure::Transient(HubError::Interrupted { host, why }, None)
 }
 
 /// The error of a certificate somewhere in the chain, if there is one.

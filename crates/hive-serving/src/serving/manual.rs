@@ -14,28 +14,28 @@ use hive_types::StageLayers;
 use hive_worker::text::{Model, ModelCard};
 
 use super::{Serving, held_by};
-use crate::error::{ByHandError, ServeError};
+use crate::error::{ManualPlanError, ServeError};
 use crate::model_request::ModelRequest;
 use crate::placed::PlacedLayers;
 
 impl Serving {
     /// Loads a model by a manual plan, and keeps that plan in effect.
-    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
+    pub async fn load_model_manually(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
         let wanted = self.usual(&ModelRequest::named(name));
         let model = self.host().open_model(wanted.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
         let unused = self.unused_beside(&wanted);
         self.as_written(&model, &wanted, &placed, &unused)?;
-        let before = self.make_by_hand(&wanted, Some(placed));
+        let before = self.set_manual_plan(&wanted, Some(placed));
         let loaded = self.model_with_retries(&wanted).await;
         if loaded.is_err() {
-            self.make_by_hand(&wanted, before);
+            self.set_manual_plan(&wanted, before);
         }
         loaded.map(|_| ())
     }
 
     /// Resolves the names of the plan's machines.
-    fn resolve(&self, stages: &[StageLayers]) -> Result<Vec<PlacedLayers>, ByHandError> {
+    fn resolve(&self, stages: &[StageLayers]) -> Result<Vec<PlacedLayers>, ManualPlanError> {
         let mut machines = self.member().peers().called();
         machines.push(Called::new(self.member().id(), self.member().name().to_owned()));
         let placed = |stage: &StageLayers| {
@@ -57,15 +57,15 @@ impl Serving {
         wanted: &ModelRequest,
         written: &[PlacedLayers],
         freed: &[Ring],
-    ) -> Result<(Plan, Vec<Placement>), ByHandError> {
+    ) -> Result<(Plan, Vec<Placement>), ManualPlanError> {
         let source = models::source(wanted.model.as_deref(), model);
         // People chose these machines, so load failures do not exclude them.
         let machines = self.member().candidates(Some(&source), &held_by(freed), Scope::WithLoadFailures);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
         if let Some(missing) = written.iter().find(|placed| !is_used(placed)) {
-            let why = self.member().why_left_out(missing.machine, &source);
-            return Err(ByHandError::LeftOut(why.unwrap_or_else(|| not_here(&missing.name))));
+            let why = self.member().exclusion_of(missing.machine, &source);
+            return Err(ManualPlanError::Excluded(why.unwrap_or_else(|| not_here(&missing.name))));
         }
         let plan = arrange(model.card(), &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
@@ -82,11 +82,11 @@ pub(super) fn arrange(
     machines: &[Candidate],
     nodes: &[NodeProfile],
     written: &[PlacedLayers],
-) -> Result<Plan, ByHandError> {
-    let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ByHandError> {
+) -> Result<Plan, ManualPlanError> {
+    let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ManualPlanError> {
         let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
         let [first, end] = placed.layers;
-        Ok((place.ok_or_else(|| ByHandError::LeftOut(not_here(&placed.name)))?, first..end))
+        Ok((place.ok_or_else(|| ManualPlanError::Excluded(not_here(&placed.name)))?, first..end))
     };
     let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };

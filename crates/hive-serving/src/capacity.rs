@@ -1,7 +1,7 @@
-//! Whether the machines that are here have room for a model of the catalogue, which none of them may have yet.
+//! Whether the machines of the fleet have room for a catalogue model that may be on no disk yet.
 //!
-//! The planner decides, on a profile made from the catalogue's numbers: its layers are taken to be alike, and what it
-//! takes beside its weights is what `hive-stage` counts for any model.
+//! The planner decides, on a profile built from the catalogue's numbers: all layers are assumed alike, and memory
+//! beside the weights is counted as `hive-stage` counts it for any model.
 
 use hive_catalogue::{Judged, Needs, Placed, Share, judge, shareable};
 use hive_peers::{Candidate, HERE, Scope, between};
@@ -13,17 +13,17 @@ use hive_types::FitView;
 use crate::model_request::ModelRequest;
 use crate::serving::Serving;
 
-/// The machines of now, for models that are not in memory yet.
-pub struct Room {
+/// The memory of the current machines, for models that are not loaded yet.
+pub struct Capacity {
     machines: Vec<Candidate>,
     shares: Vec<Share>,
     keeps_prompts_here: bool,
 }
 
 impl Serving {
-    /// The room for a model. What unused models take counts as free, since they make room, and so does what the model
-    /// takes itself, if it is in memory.
-    pub fn room_for(&self, model: Option<&str>) -> Room {
+    /// The capacity for a model. The memory of unused models counts as free, since they would be unloaded, and so does
+    /// the model's own, if it is loaded.
+    pub fn capacity_for(&self, model: Option<&str>) -> Capacity {
         let wanted = model.map_or_else(ModelRequest::default, ModelRequest::named);
         let machines = self.member().candidates(None, &self.freed_for(&wanted), Scope::Healthy);
         let mut profiles = self.member().peers().present();
@@ -39,12 +39,12 @@ impl Serving {
             }
         };
         let shares = machines.iter().map(share).collect();
-        Room { machines, shares, keeps_prompts_here: self.keeps_prompts_here() }
+        Capacity { machines, shares, keeps_prompts_here: self.keeps_prompts_here() }
     }
 }
 
-/// What a machine could share if its owner raised the cap. Without a cap it offers all that it can, and of a card's memory
-/// a profile does not say how much there is.
+/// The memory that a machine could share if its owner raised the cap; 0 without a cap, since it already offers
+/// everything, and for graphics cards, whose size a profile does not report.
 fn most_bytes(profile: &Profile) -> u64 {
     if profile.cap_bytes.is_none() || (profile.gpu && profile.os != "macos") {
         return 0;
@@ -52,7 +52,7 @@ fn most_bytes(profile: &Profile) -> u64 {
     shareable(profile.memory_bytes).min(profile.memory_bytes.saturating_sub(profile.taken_bytes))
 }
 
-impl Room {
+impl Capacity {
     /// Whether a model fits with a conversation of this length.
     pub fn fit(&self, needs: &Needs, context: u64) -> FitView {
         let shares = |machines: &[Share]| {
@@ -67,7 +67,7 @@ impl Room {
             let needed_bytes = bytes(&profile, context);
             judge(machines, needed_bytes, &|shared| self.plan(&profile, needed_bytes, shared, wanted))
         };
-        // An owner who wants prompts to stay here gets other machines only for what does not fit here.
+        // An owner who wants prompts to stay here gets other machines only for models that do not fit here.
         let here = self.keeps_prompts_here.then(|| shares(&self.shares[HERE..=HERE]));
         let here = here.filter(|judged| !judged.machines.is_empty());
         let Judged { fit, machines, room_tokens, tokens_per_s } = here.unwrap_or_else(|| shares(&self.shares));
@@ -82,7 +82,7 @@ impl Room {
         }
         let node = |(at, memory_bytes): (usize, &u64)| {
             let known = self.machines.get(at).map(|machine| machine.profile.clone());
-            // Of one that is not here, only whether the model would fit is asked.
+            // For a machine that is not here, only the fit matters.
             let further = || NodeProfile { name: String::new(), memory_bytes: 0, bytes_per_s: 1e9, form: Form::Mlx };
             NodeProfile { memory_bytes: *memory_bytes, ..known.unwrap_or_else(further) }
         };
@@ -121,7 +121,7 @@ fn profile(needs: &Needs, forms: impl Iterator<Item = Form>) -> ModelProfile {
     }
 }
 
-/// What a model takes on one machine.
+/// A model's memory on one machine.
 fn bytes(profile: &ModelProfile, context: u64) -> u64 {
     let states = profile.states.iter().map(|state| state.bytes(context, 1));
     let ends = [profile.embedding_bytes, profile.head_bytes, profile.base_bytes];

@@ -1,4 +1,4 @@
-//! Takes a model's bytes from other machines: its outline, and chunks of its layers.
+//! Fetches a model's bytes from other machines: its outline, and chunks of its layers.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use hive_worker::text::Model;
 
 use super::StageHost;
 use super::fetching::{LEFT_TO_OWNER, SILENCE, in_files};
-use super::giving::whole_blocks;
+use super::serve_parts::whole_blocks;
 use crate::fetching::held::is_weights;
-use crate::fetching::message::{Given, STOPPED};
+use crate::fetching::message::{STOPPED, TransferMessage};
 use crate::fetching::{FetchFailure, Sources};
 use crate::models;
 use crate::runtime::aside;
 
-/// Ranges with a smaller gap between them are asked for as one. What lies in the gap is here already, and tells whether
+/// Ranges separated by less than this are requested as one. The gap's bytes are already here, so they also verify that
 /// the other machine has the same model.
 const GAP_BYTES: u64 = 64 << 10;
 /// The largest outline in bytes: a tokenizer of 30 MB, headers of 100 MB, and three blocks for each of 20,000 tensors.
 pub(super) const LARGEST_OUTLINE: u64 = 1 << 30;
 
-/// A machine must send an outline within this time.
+/// Time-out for an outline.
 const OUTLINE_TIMEOUT: Duration = Duration::from_mins(10);
-/// And a chunk within this, and a second more for so many bytes.
+/// Time-out for a chunk, plus one second per `SLOWEST_BYTES_PER_S` bytes.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 
-/// Attempts in a row to have something from a machine, and the pause between them: a line comes back within this, or is
-/// gone for longer.
+/// Failed attempts in a row before a machine is abandoned, and the pause between them. A broken connection recovers
+/// within this time or not soon.
 const FAILURES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How a machine that was asked for bytes has disappointed.
-enum Disappointment {
-    /// It is gone, or does not have the model.
+/// Why a machine that was asked for bytes is not usable.
+enum SourceFailure {
+    /// It left, or does not have the model.
     Gone(String),
-    /// It sent other bytes than the model has.
+    /// It sent bytes that are not the model's.
     Wrong,
-    /// This machine's disk cannot take what came.
+    /// This machine's disk cannot store the bytes.
     Disk(std::io::Error),
 }
 
@@ -52,12 +52,12 @@ impl StageHost {
         let addr = self.membership().peers().addr(peer);
         let opened = self.open_channel(&addr, &Request::Outline(digest.to_owned())).await;
         let mut channel = opened.map_err(FetchFailure::Other)?;
-        let Given::Manifest(manifest) = next(&mut channel).await.map_err(FetchFailure::Other)? else {
-            return Err(other("it was not given"));
+        let TransferMessage::Manifest(manifest) = next(&mut channel).await.map_err(FetchFailure::Other)? else {
+            return Err(other("it was not sent"));
         };
         let manifest = manifest.checked().map_err(FetchFailure::other)?;
         if manifest.origin.is_none() && manifest.digest.as_deref() != Some(digest) {
-            return Err(other("it is another model than was asked for"));
+            return Err(other("it is not the requested model"));
         }
         let store = self.inner.fetching.store();
         let is_new = aside(|| !store.has(&manifest));
@@ -76,9 +76,9 @@ impl StageHost {
             (Err(why), _) => (None, Err(why)),
             (Ok(room), Some(_)) => (Some(room), Ok(())),
             (Ok(room), None) => {
-                let taking = self.take_outline(&mut channel, &copy, digest);
-                let late = || Err("its outline does not come".to_owned());
-                let taken = tokio::time::timeout(OUTLINE_TIMEOUT, taking).await.unwrap_or_else(|_| late());
+                let receiving = self.receive_outline(&mut channel, &copy, digest);
+                let late = || Err("its outline did not arrive in time".to_owned());
+                let taken = tokio::time::timeout(OUTLINE_TIMEOUT, receiving).await.unwrap_or_else(|_| late());
                 (Some(room), taken.map_err(FetchFailure::Other))
             }
         };
@@ -99,13 +99,12 @@ impl StageHost {
         settled
     }
 
-    /// Writes what comes of an outline. Nothing vouches for what is here of a model that is not known: it stays only as
-    /// far as it is the same.
-    async fn take_outline(&self, channel: &mut Channel, copy: &PartCopy, digest: &str) -> Result<(), String> {
+    /// Writes an outline as it arrives. Unconfirmed bytes already here are kept only where they match.
+    async fn receive_outline(&self, channel: &mut Channel, copy: &PartCopy, digest: &str) -> Result<(), String> {
         let mut came = 0;
         loop {
             match next(channel).await? {
-                Given::Piece { file, at, bytes: Raw(bytes) } => {
+                TransferMessage::Piece { file, at, bytes: Raw(bytes) } => {
                     came += bytes.len() as u64;
                     if bytes.is_empty() || came > LARGEST_OUTLINE {
                         return Err("its outline does not end".to_owned());
@@ -122,55 +121,55 @@ impl StageHost {
                         return Err("another machine sends another outline of that model".to_owned());
                     }
                 }
-                Given::End => break,
-                Given::Manifest(_) | Given::Nothing => return Err(STOPPED.to_owned()),
+                TransferMessage::End => break,
+                TransferMessage::Manifest(_) | TransferMessage::Nothing => return Err(STOPPED.to_owned()),
             }
         }
-        // Weights come in answer to requests for them, and are checked against samples: an outline has none.
+        // An outline contains no weights; those are requested separately and checked against samples.
         let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
         let outline = model.outline().await.map_err(|error| error.to_string())?;
         let outline = in_files(copy.manifest(), &outline).map_err(|error| error.to_string())?;
-        // After a power cut, most of what was fetched of the same model is still here.
+        // After a power cut, most of the bytes fetched earlier are still here.
         if aside(|| copy.was_known()).is_some_and(|known| known.digest == digest) {
             return Ok(());
         }
         for file in copy.manifest().files.iter().filter(|file| is_weights(&file.name)) {
             let own = outline.iter().filter(|(of, _)| *of == file.name).map(|(_, range)| range.clone());
-            for beyond in beyond(0..file.bytes, &whole_blocks(own, file.bytes)) {
-                aside(|| copy.forget_unknown(&file.name, beyond)).map_err(|error| error.to_string())?;
+            for range in uncovered(0..file.bytes, &whole_blocks(own, file.bytes)) {
+                aside(|| copy.forget_unknown(&file.name, range)).map_err(|error| error.to_string())?;
             }
         }
         Ok(())
     }
 
-    /// Takes chunks from one machine, until it has been asked for all of them, or disappoints.
-    pub(super) async fn take_chunks(
+    /// Fetches chunks from one machine until none is left to request or the machine fails.
+    pub(super) async fn fetch_chunks(
         &self,
         peer: PeerId,
         digest: &str,
         copy: &PartCopy,
         sources: &Sources,
     ) -> std::io::Result<()> {
-        // A machine that has sent something is asked again when its line is cut: that may be over in a moment.
+        // A machine that has sent something is retried when its connection breaks: it may be back in a moment.
         let (mut failures, mut has_sent) = (0, false);
         while let Some(chunk) = sources.next(peer).await {
             let bytes: u64 = chunk.ranges.iter().map(|range| range.end - range.start).sum();
             let patience = CHUNK_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
-            let asking = self.take(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
+            let asking = self.fetch_ranges(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
             let asked = tokio::time::timeout(patience, asking).await;
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
             let name = || self.membership().peers().name(peer);
             let Ok(asked) = asked else {
                 // The hub may be faster.
-                tracing::debug!("{} is too slow to send more of a model", name());
+                tracing::debug!("{} sends a chunk of a model too slowly", name());
                 sources.put_back(chunk, peer, still);
                 return Ok(());
             };
             has_sent |= still.iter().map(|range| range.end - range.start).sum::<u64>() < bytes;
-            if let Err(Disappointment::Gone(why)) = &asked {
+            if let Err(SourceFailure::Gone(why)) = &asked {
                 failures += 1;
-                tracing::debug!(failures, "{} does not send more of a model: {why}", name());
+                tracing::debug!(failures, "{} stopped sending a model: {why}", name());
                 if !has_sent || failures >= FAILURES {
                     sources.put_back(chunk, peer, still);
                     return Ok(());
@@ -182,27 +181,28 @@ impl StageHost {
             sources.put_back(chunk, peer, still);
             match asked {
                 Ok(()) => failures = 0,
-                Err(Disappointment::Gone(_)) => {}
-                Err(Disappointment::Wrong) => {
-                    // What it sent before is of the same kind.
+                Err(SourceFailure::Gone(_)) => {}
+                Err(SourceFailure::Wrong) => {
+                    // Its earlier bytes are not trusted either.
                     for (file, range) in sources.ban(peer) {
                         aside(|| copy.forget(&file, range))?;
                     }
                     let name = name();
-                    tracing::warn!("{name} sent other bytes than the model has; it is not asked any more");
-                    self.membership()
-                        .peers()
-                        .notice(peer, format!("{name} sent wrong bytes of a model; they come from elsewhere."));
+                    tracing::warn!("{name} sent wrong bytes of a model; they are downloaded from elsewhere");
+                    self.membership().peers().notice(
+                        peer,
+                        format!("{name} sent wrong bytes of a model; they are downloaded from elsewhere."),
+                    );
                     return Ok(());
                 }
-                Err(Disappointment::Disk(error)) => return Err(error),
+                Err(SourceFailure::Disk(error)) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Asks a machine for ranges of a file, and writes what comes.
-    async fn take(
+    /// Requests ranges of a file from a machine, and writes the bytes as they arrive.
+    async fn fetch_ranges(
         &self,
         peer: PeerId,
         digest: &str,
@@ -210,8 +210,8 @@ impl StageHost {
         file: &FileName,
         ranges: &[Range<u64>],
         sources: &Sources,
-    ) -> Result<(), Disappointment> {
-        let gone = Disappointment::Gone;
+    ) -> Result<(), SourceFailure> {
+        let gone = SourceFailure::Gone;
         let size = copy.manifest().size_of(file).unwrap_or(0);
         let asked = over_gaps(ranges);
         let (digest, name) = (digest.to_owned(), file.as_str().to_owned());
@@ -222,10 +222,10 @@ impl StageHost {
         let mut left: u64 = asked.iter().map(|range| range.end - range.start).sum();
         loop {
             match next(&mut channel).await.map_err(gone)? {
-                Given::Piece { file: of, at, bytes: Raw(bytes) } => {
+                TransferMessage::Piece { file: of, at, bytes: Raw(bytes) } => {
                     let range = at..at.saturating_add(bytes.len() as u64);
                     if of != *file || !asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end) {
-                        return Err(gone("it sends what it was not asked for".to_owned()));
+                        return Err(gone("it sends bytes that were not requested".to_owned()));
                     }
                     left = left
                         .checked_sub(bytes.len() as u64)
@@ -234,21 +234,23 @@ impl StageHost {
                     if whole_blocks(std::iter::once(range.clone()), size) != [range.clone()] {
                         return Err(gone("it sends parts of blocks".to_owned()));
                     }
-                    // What was here before did not come from there, even if it is sent again.
+                    // Bytes already here are not attributed to this machine, even if it sends them again.
                     if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));
                     }
                     match aside(|| write_new(copy, file, at, &bytes, PartCopy::write_unconfirmed)) {
                         Ok(true) => {}
-                        Ok(false) => return Err(Disappointment::Wrong),
+                        Ok(false) => return Err(SourceFailure::Wrong),
                         Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
                             return Err(gone(error.to_string()));
                         }
-                        Err(error) => return Err(Disappointment::Disk(error)),
+                        Err(error) => return Err(SourceFailure::Disk(error)),
                     }
                 }
-                Given::End => return Ok(()),
-                Given::Manifest(_) | Given::Nothing => return Err(gone("it does not have the model".to_owned())),
+                TransferMessage::End => return Ok(()),
+                TransferMessage::Manifest(_) | TransferMessage::Nothing => {
+                    return Err(gone("it does not have the model".to_owned()));
+                }
             }
         }
     }
@@ -262,7 +264,7 @@ impl StageHost {
     }
 }
 
-async fn next(channel: &mut Channel) -> Result<Given, String> {
+async fn next(channel: &mut Channel) -> Result<TransferMessage, String> {
     match tokio::time::timeout(SILENCE, channel.read_part()).await {
         Ok(Ok(Some(given))) => Ok(given),
         Ok(Ok(None)) => Err(STOPPED.to_owned()),
@@ -283,7 +285,7 @@ fn over_gaps(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     joined
 }
 
-/// Writes what is new of some whole blocks. `false`, and nothing is written, if others are here already and differ.
+/// Writes those blocks that are missing. Returns `false`, and writes nothing, if a block already here differs.
 fn write_new(
     copy: &PartCopy,
     file: &FileName,
@@ -309,20 +311,20 @@ fn write_new(
     Ok(true)
 }
 
-/// What of a range lies in none of these, which are in order.
-pub(super) fn beyond(range: Range<u64>, known: &[Range<u64>]) -> Vec<Range<u64>> {
+/// The parts of `range` that no range in `known` covers; `known` is sorted.
+pub(super) fn uncovered(range: Range<u64>, known: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut start = range.start;
-    let mut beyond = Vec::new();
+    let mut uncovered = Vec::new();
     for known in known.iter().filter(|known| known.start < range.end && known.end > range.start) {
         if start < known.start {
-            beyond.push(start..known.start);
+            uncovered.push(start..known.start);
         }
         start = start.max(known.end);
     }
     if start < range.end {
-        beyond.push(start..range.end);
+        uncovered.push(start..range.end);
     }
-    beyond
+    uncovered
 }
 
 #[cfg(test)]
@@ -330,10 +332,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_between_ranges_is_beyond_them() {
-        assert_eq!(beyond(2..20, &[0..4, 6..8, 8..10, 15..30]), [4..6, 10..15]);
-        assert_eq!(beyond(2..4, &[0..1, 4..9]).len(), 1);
-        assert!(beyond(2..4, &[0..3, 3..9]).is_empty());
+    fn gaps_between_ranges_are_uncovered() {
+        assert_eq!(uncovered(2..20, &[0..4, 6..8, 8..10, 15..30]), [4..6, 10..15]);
+        assert_eq!(uncovered(2..4, &[0..1, 4..9]).len(), 1);
+        assert!(uncovered(2..4, &[0..3, 3..9]).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Why the app could not start its node, and what mends it. These decisions are pure; `mend.rs` carries them out.
+//! Why the app could not start its node, and the remedies. These decisions are pure; `repair.rs` carries them out.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub(crate) enum Cause {
     Damaged {
         /// Its name.
         file: String,
-        /// What is wrong with it.
+        /// The error in it.
         why: String,
     },
     /// A newer version wrote a file.
@@ -63,19 +63,19 @@ pub(crate) enum Cause {
     },
     /// The port for other machines is taken.
     Port {
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
     /// Anything else.
     Other {
-        /// What happened.
+        /// The error.
         why: String,
-        /// What to do about it.
+        /// A hint for the owner.
         hint: Option<String>,
     },
 }
 
-/// Something that a click does about it.
+/// A remedy, applied by a click.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Type)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Remedy {
@@ -93,19 +93,20 @@ pub(crate) enum Remedy {
     Quit,
 }
 
-/// Why the app could not start, and what mends it.
+/// Why the app could not start, and the remedies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
-pub(crate) struct Trouble {
-    /// What is wrong.
+pub(crate) struct StartFailure {
+    /// The cause.
     pub(crate) cause: Cause,
-    /// What can be done, the best first.
+    /// The remedies, the best first.
     pub(crate) remedies: Vec<Remedy>,
     /// The language to say it in.
     pub(crate) language: Language,
 }
 
-impl Trouble {
-    /// What to tell about an error. `written` tries to write a file, which a database's own error does not tell.
+impl StartFailure {
+    /// The failure behind an error. `written` tries to write a file, since a database's own error does not tell whether
+    /// that works.
     pub(crate) fn of(
         error: &NotStarted,
         language: Language,
@@ -191,7 +192,7 @@ fn remedies(cause: &Cause) -> Vec<Remedy> {
     }
 }
 
-/// What a file is called once it is moved aside: the first such name that is not `taken`.
+/// The name of a file that is moved aside: the first such name that is not `taken`.
 pub(crate) fn aside(file: &Path, taken: impl Fn(&Path) -> bool) -> PathBuf {
     let named = |suffix: String| {
         let mut name = file.as_os_str().to_owned();
@@ -213,7 +214,7 @@ mod tests {
     }
 
     fn of(error: impl Into<NotStarted>) -> (Cause, Vec<Remedy>) {
-        let Trouble { cause, remedies, .. } = Trouble::of(&error.into(), Language::En, |_| Ok(()));
+        let StartFailure { cause, remedies, .. } = StartFailure::of(&error.into(), Language::En, |_| Ok(()));
         (cause, remedies)
     }
 
@@ -269,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "no database").unwrap();
         let error = NotStarted::from(Store::open(folder.path()).unwrap_err());
-        let cause = |written: std::io::Result<()>| Trouble::of(&error, Language::En, |_| written).cause;
+        let cause = |written: std::io::Result<()>| StartFailure::of(&error, Language::En, |_| written).cause;
         assert!(matches!(cause(Ok(())), Cause::Damaged { file, .. } if file == FILE));
         assert!(matches!(cause(Err(failed(ErrorKind::StorageFull))), Cause::Full { .. }));
         assert!(matches!(cause(Err(failed(ErrorKind::PermissionDenied))), Cause::NotWritable { .. }));

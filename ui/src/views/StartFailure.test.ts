@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import App from "../App.svelte";
 import type { Cause, Remedy } from "../lib/bindings";
 import { Backend, barriers } from "../testing";
-import Trouble from "./Trouble.svelte";
+import StartFailure from "./StartFailure.svelte";
 
 let backend: Backend;
 
@@ -15,14 +15,14 @@ beforeEach(() => {
 afterEach(cleanup);
 
 function open(cause: Cause, remedies: Remedy[]): void {
-  render(Trouble, { trouble: { cause, remedies, language: "en" } });
+  render(StartFailure, { failure: { cause, remedies, language: "en" } });
 }
 
 const buttons = () => screen.getAllByRole("button").map((button) => button.textContent?.trim());
 
 describe("a start that failed", () => {
   it("says what is wrong in place of the app, with a button for each remedy", async () => {
-    backend.answers.trouble = () => ({
+    backend.answers.start_failure = () => ({
       cause: { kind: "damaged", file: "config.toml", why: "unknown field `shaer`" },
       remedies: ["move_aside", "open_folder", "try_again", "quit"],
       language: "en",
@@ -33,7 +33,7 @@ describe("a start that failed", () => {
     expect(buttons()).toEqual(["Move It Aside and Start", "Open Folder", "Try Again", "Quit"]);
     expect(await barriers()).toEqual([]);
     await fireEvent.click(screen.getByRole("button", { name: "Open Folder" }));
-    expect(backend.of("mend")).toEqual([{ remedy: "open_folder" }]);
+    expect(backend.of("repair")).toEqual([{ remedy: "open_folder" }]);
     // Without a node, nothing is watched.
     expect(backend.of("watch")).toEqual([]);
   });
@@ -55,12 +55,12 @@ describe("a start that failed", () => {
 
   it("says that it waits for the other one to stop, and what went wrong", async () => {
     let refuse: (problem: unknown) => void = () => {};
-    backend.answers.mend = () => new Promise((_, reject) => (refuse = reject));
+    backend.answers.repair = () => new Promise((_, reject) => (refuse = reject));
     open({ kind: "in_use", by: "process 7, hivemind", process: 7 }, ["stop_other", "try_again", "quit"]);
     await fireEvent.click(screen.getByRole("button", { name: "Stop It and Start" }));
     const stopping = await screen.findByRole<HTMLButtonElement>("button", { name: "Stopping…" });
     expect(stopping.disabled).toBe(true);
-    refuse({ code: "not_mended", message: "the other HiveMind has not stopped yet", hint: null });
+    refuse({ code: "not_repaired", message: "the other HiveMind has not stopped yet", hint: null });
     await screen.findByText("The other HiveMind has not stopped yet");
     await waitFor(() => expect(buttons()).toEqual(["Stop It and Start", "Try Again", "Quit"]));
   });

@@ -1,4 +1,4 @@
-//! Fetches from the hub that a model is from: its outline, so that it can be planned with, and what no machine has.
+//! Fetches from a model's hub: its outline, so that plans can include the model, and the bytes that no machine has.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,8 @@ use hive_worker::text::Model;
 
 use super::StageHost;
 use super::fetching::in_files;
-use super::giving::whole_blocks;
-use super::taking::{LARGEST_OUTLINE, beyond};
+use super::peer_fetch::{LARGEST_OUTLINE, uncovered};
+use super::serve_parts::whole_blocks;
 use crate::fetching::FetchFailure;
 use crate::fetching::held::is_weights;
 use crate::models::{self, FindError};
@@ -23,7 +23,7 @@ const LONGEST_HEADER: u64 = 128 << 20;
 const GGUF_HEADERS: [u64; 3] = [8 << 20, 32 << 20, 128 << 20];
 
 impl StageHost {
-    /// Opens a model for people and programs here. Of one that is only on a hub, the outline is fetched.
+    /// Opens a model for people and programs here. If it is only on a hub, fetches its outline.
     pub async fn open_model(&self, name: Option<&str>) -> Result<Model, FindError> {
         let unknown = match self.catalogue().open_model(name).await {
             Err(unknown @ FindError::Unknown { .. }) => unknown,
@@ -38,9 +38,9 @@ impl StageHost {
         }
     }
 
-    /// Fetches what no machine has of these ranges from the hub that the model is from. `wanted` is everything that is needed
-    /// of the model: a file of which that is all is checked against the hub's checksum.
-    pub(super) async fn take_from_hub(
+    /// Fetches these ranges from the model's hub where no machine has them. `wanted` is everything that is needed of
+    /// the model: a file that is needed whole is checked against the hub's checksum.
+    pub(super) async fn fetch_from_hub(
         &self,
         manifest: &Manifest,
         copy: &PartCopy,
@@ -90,7 +90,7 @@ impl StageHost {
         }
     }
 
-    /// The hub that a model is from, if it may be asked, with what it has of the model.
+    /// A model's hub, if it may be asked, with its listing of the model.
     async fn listed_at_hub(&self, manifest: &Manifest, is_own: bool) -> Result<(Arc<Hub>, Listing), FetchFailure> {
         let origin = manifest.origin.as_ref().ok_or(FetchFailure::Away)?;
         let no_hub = || {
@@ -100,7 +100,7 @@ impl StageHost {
                 origin.repository
             ))
         };
-        // In this owner's name only for this owner: what is only open to them is not for the machine that asks.
+        // The owner's token is used for the owner only: a gated model is not for the machine that asks.
         let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
         let hub = hub.ok_or_else(no_hub)?.map_err(FetchFailure::hub)?;
         let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::hub)?;
@@ -129,7 +129,7 @@ impl StageHost {
         let manifest = Manifest::of(&listing);
         // Whoever asks for the same model meanwhile waits for this outline.
         let turn = self.inner.fetching.turn(&manifest.key());
-        let _one_at_a_time = turn.lock().await;
+        let _turn_lock = turn.lock().await;
         if let Ok(model) = self.catalogue().open_model(Some(&name.to_string())).await {
             return Ok(Some(model));
         }
@@ -144,15 +144,15 @@ impl StageHost {
         let is_main = before.as_ref().is_some_and(|known| known.revision.as_deref() == Some(MAIN));
         let was_public = before.as_ref().is_some_and(|known| known.is_public);
         let _confirming = if is_confirmed { None } else { Some(aside(|| copy.confirming())) };
-        let brought = Brought::default();
+        let hub_ranges = HubRanges::default();
         let fetch = async |wanted: Vec<(FileName, Range<u64>)>| {
             if !is_confirmed {
-                // Another machine may have sent what is here, and may have said that it is this model's.
-                aside(|| brought.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
+                // The bytes here may be another machine's, and may not belong to this model.
+                aside(|| hub_ranges.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
             }
             let options = FetchOptions { limit: self.inner.fetching.hub_limit().clone(), ..FetchOptions::default() };
             let fetched = fetch_parts(&hub, &listing, &copy, &wanted, &options).await;
-            brought.add(wanted);
+            hub_ranges.add(wanted);
             fetched.map_err(FetchFailure::other)
         };
         let files = || manifest.files.iter();
@@ -183,11 +183,11 @@ impl StageHost {
         fetch(in_files(&manifest, &outline)?).await?;
         if !is_confirmed {
             let now = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
-            // Of a model that was never known, somebody began to send an outline.
+            // The model was never known, and another machine has sent part of an outline.
             if before.is_none_or(|before| before.digest != now.card().digest) {
-                tracing::debug!("what was here of {name} is not the hub's");
+                tracing::debug!("the bytes of {name} that were here are not the hub's");
                 let all: Vec<_> = manifest.files.iter().map(|file| (file.name.clone(), 0..file.bytes)).collect();
-                aside(|| brought.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
+                aside(|| hub_ranges.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
             }
         }
         let revision = if is_main { MAIN } else { name.revision() };
@@ -196,23 +196,23 @@ impl StageHost {
     }
 }
 
-/// What the hub itself has brought.
+/// The ranges that came from the hub itself.
 #[derive(Default)]
-struct Brought(Mutex<Vec<(FileName, Range<u64>)>>);
+struct HubRanges(Mutex<Vec<(FileName, Range<u64>)>>);
 
-impl Brought {
+impl HubRanges {
     fn add(&self, ranges: Vec<(FileName, Range<u64>)>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
     }
 
-    /// Forgets what others have brought of these ranges.
+    /// Discards bytes in these ranges that came from elsewhere.
     fn forget_others(&self, copy: &PartCopy, ranges: &[(FileName, Range<u64>)]) -> std::io::Result<()> {
-        let brought = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hub_ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (file, range) in ranges {
             let size = copy.manifest().size_of(file).unwrap_or(0);
-            let own = brought.iter().filter(|(of, _)| of == file).map(|(_, range)| range.clone());
+            let own = hub_ranges.iter().filter(|(of, _)| of == file).map(|(_, range)| range.clone());
             let [own, range] = [whole_blocks(own, size), whole_blocks(std::iter::once(range.clone()), size)];
-            for range in range.into_iter().flat_map(|range| beyond(range, &own)) {
+            for range in range.into_iter().flat_map(|range| uncovered(range, &own)) {
                 if !copy.present(file, range.clone()).is_empty() {
                     copy.forget(file, range)?;
                 }

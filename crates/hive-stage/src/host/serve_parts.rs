@@ -1,7 +1,7 @@
-//! Gives other machines what they lack of a model: its outline, and bytes of its files.
+//! Sends other machines a model's outline and byte ranges of its files.
 //!
-//! A machine learns nothing of models whose digest it does not know. It gets those that this machine has asked it to hold
-//! layers of; and, if this owner has no token for the hub, those that are from there, which anybody may have.
+//! A machine learns nothing of models whose digest it does not know. It may have models whose layers this machine has
+//! asked it to hold; and, if this owner has no token for the hub, models from the hub, which are public.
 
 use std::ops::Range;
 
@@ -12,16 +12,16 @@ use hive_worker::Raw;
 
 use super::StageHost;
 use crate::fetching::held::{Held, is_weights};
-use crate::fetching::message::{Given, PIECE_BYTES};
+use crate::fetching::message::{PIECE_BYTES, TransferMessage};
 use crate::models;
 use crate::runtime::aside;
 
 impl StageHost {
-    /// Sends a model's files as far as a machine must have them to know the model.
+    /// Sends a model's outline: the parts of its files that identify it.
     pub(super) async fn give_outline(&self, to: PeerId, digest: &str, mut channel: Channel) {
         if let Err(why) = self.try_give_outline(to, digest, &mut channel).await {
-            tracing::info!("the outline of a model was not given: {why}");
-            let _ = channel.write_part(&Given::Nothing).await;
+            tracing::info!("the outline of a model was not sent: {why}");
+            let _ = channel.write_part(&TransferMessage::Nothing).await;
         }
         channel.finish();
     }
@@ -36,7 +36,7 @@ impl StageHost {
         }
         let outline = model.outline().await.map_err(|error| error.to_string())?;
         let manifest = held.manifest().clone();
-        send(channel, &Given::Manifest(Box::new(manifest.clone()))).await?;
+        send(channel, &TransferMessage::Manifest(Box::new(manifest.clone()))).await?;
         let whole = manifest.files.iter().filter(|file| !is_weights(&file.name));
         for file in whole {
             self.send_range(&held, &file.name, 0..file.bytes, channel).await?;
@@ -48,14 +48,14 @@ impl StageHost {
                 self.send_range(&held, &file.name, range, channel).await?;
             }
         }
-        send(channel, &Given::End).await
+        send(channel, &TransferMessage::End).await
     }
 
-    /// Sends what is here of some ranges of a model's file.
+    /// Sends the blocks of some ranges of a model's file that are here.
     pub(super) async fn give_bytes(&self, to: PeerId, wanted: WantedBytes, mut channel: Channel) {
         if let Err(why) = self.try_give_bytes(to, wanted, &mut channel).await {
-            tracing::debug!("bytes of a model were not given: {why}");
-            let _ = channel.write_part(&Given::Nothing).await;
+            tracing::debug!("bytes of a model were not sent: {why}");
+            let _ = channel.write_part(&TransferMessage::Nothing).await;
         }
         channel.finish();
     }
@@ -77,7 +77,7 @@ impl StageHost {
                 self.send_range(held, &file, present, channel).await?;
             }
         }
-        send(channel, &Given::End).await
+        send(channel, &TransferMessage::End).await
     }
 
     async fn send_range(
@@ -92,7 +92,7 @@ impl StageHost {
             let end = range.end.min(at + PIECE_BYTES);
             let bytes = aside(|| held.read(file, at..end)).map_err(|error| error.to_string())?;
             self.inner.pace.pass(bytes.len()).await;
-            send(channel, &Given::Piece { file: file.clone(), at, bytes: Raw(bytes) }).await?;
+            send(channel, &TransferMessage::Piece { file: file.clone(), at, bytes: Raw(bytes) }).await?;
             at = end;
         }
         Ok(())
@@ -106,10 +106,10 @@ impl StageHost {
     }
 
     fn check_may_have(&self, peer: PeerId, held: &Held, digest: &str) -> Result<(), String> {
-        // With a token, this owner may have models that are not for everybody.
+        // With a token, this owner may have models that are not public.
         let is_public = || {
             let as_owner = self.inner.fetching.hub().and_then(Result::ok).is_none_or(|hub| hub.has_token());
-            // What another machine has given to this one may be for this one alone, unless the hub gives it, too.
+            // A model from another machine may be for this one only, unless the hub serves it too.
             let is_of_hub = match held {
                 Held::Whole { manifest, .. } => manifest.origin.is_some(),
                 Held::Parts(copy) => aside(|| copy.known()).is_some_and(|known| known.is_public),
@@ -123,7 +123,7 @@ impl StageHost {
     }
 }
 
-async fn send(channel: &mut Channel, given: &Given) -> Result<(), String> {
+async fn send(channel: &mut Channel, given: &TransferMessage) -> Result<(), String> {
     channel.write_part(given).await.map_err(|error| error.to_string())
 }
 

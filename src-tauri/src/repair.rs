@@ -1,4 +1,4 @@
-//! Mends what kept the app from starting, then starts it again.
+//! Applies the remedy for a failed start, then starts the app again.
 
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,32 +13,32 @@ use tauri::{AppHandle, Manager};
 use crate::end::end;
 use crate::folder::{data_folder, show};
 use crate::problem::Problem;
-use crate::trouble::{COMMAND, Cause, Remedy, Trouble, aside};
+use crate::start_failure::{COMMAND, Cause, Remedy, StartFailure, aside};
 
 /// Time for the other process to drain and end.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// How often to look whether it has ended.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check whether it has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What kept the node from starting, if anything did; every other command then fails.
+/// Why the node could not start, if it could not; every other command then fails.
 #[tauri::command]
 #[specta::specta]
-pub(crate) async fn trouble(app: AppHandle) -> Option<Trouble> {
-    app.try_state::<Trouble>().map(|trouble| trouble.inner().clone())
+pub(crate) async fn start_failure(app: AppHandle) -> Option<StartFailure> {
+    app.try_state::<StartFailure>().map(|failure| failure.inner().clone())
 }
 
-/// Does one of the things that the trouble offers.
+/// Applies one of the failure's remedies.
 #[tauri::command]
 #[specta::specta]
-pub(crate) async fn mend(app: AppHandle, remedy: Remedy) -> Result<(), Problem> {
-    let trouble = app.try_state::<Trouble>().map(|trouble| trouble.inner().clone());
-    let Some(Trouble { cause, .. }) = trouble.filter(|trouble| trouble.remedies.contains(&remedy)) else {
-        return Err(Problem::new("not_mended", "this is not what is wrong"));
+pub(crate) async fn repair(app: AppHandle, remedy: Remedy) -> Result<(), Problem> {
+    let failure = app.try_state::<StartFailure>().map(|failure| failure.inner().clone());
+    let Some(StartFailure { cause, .. }) = failure.filter(|failure| failure.remedies.contains(&remedy)) else {
+        return Err(Problem::new("not_repaired", "this remedy does not apply"));
     };
     let folder = data_folder()?;
-    let mended = tauri::async_runtime::spawn_blocking(move || apply(remedy, &cause, &folder)).await;
-    mended.map_err(Problem::of("not_mended"))??;
+    let repaired = tauri::async_runtime::spawn_blocking(move || apply(remedy, &cause, &folder)).await;
+    repaired.map_err(Problem::of("not_repaired"))??;
     match remedy {
         Remedy::OpenFolder => {}
         Remedy::Quit => end(&app, false),
@@ -68,7 +68,7 @@ pub(crate) fn written(file: &Path) -> std::io::Result<()> {
     tried
 }
 
-/// Renames a file, and what `SQLite` keeps beside it.
+/// Renames a file, and the files that `SQLite` keeps beside it.
 fn move_aside(file: &Path) -> Result<(), Problem> {
     let to = aside(file, Path::exists);
     let with = |path: &Path, suffix: &str| {
@@ -79,7 +79,7 @@ fn move_aside(file: &Path) -> Result<(), Problem> {
     for suffix in ["", "-wal", "-shm"] {
         match std::fs::rename(with(file, suffix), with(&to, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Problem::new("not_mended", format!("cannot move {}: {error}", file.display())));
+                return Err(Problem::new("not_repaired", format!("cannot move {}: {error}", file.display())));
             }
             _ => {}
         }
@@ -90,7 +90,7 @@ fn move_aside(file: &Path) -> Result<(), Problem> {
 /// Ends a node without an app, as `kill` does, and waits until it has let go of the folder.
 fn stop(process: u32, folder: &Path) -> Result<(), Problem> {
     let process = process.to_string();
-    let failed = Problem::of("not_mended");
+    let failed = Problem::of("not_repaired");
     // The process that held the folder may have ended, and another one may have its number.
     let named = Command::new("ps").args(["-o", "comm=", "-p", &process]).output().map_err(&failed)?;
     let named = String::from_utf8_lossy(&named.stdout).trim().to_owned();
@@ -102,7 +102,7 @@ fn stop(process: u32, folder: &Path) -> Result<(), Problem> {
         if Instant::now() > until {
             return Err(Problem::new("not_stopped", "the other HiveMind has not stopped yet; try again in a moment"));
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
