@@ -5,7 +5,7 @@
 //!
 //! What is dropped comes by two ways. On a Mac, the page itself gets files and dragged text, and the paths are on the
 //! drag pasteboard (`mac.rs`): the web view's own handler would take dragged text from the page as well. On Linux,
-//! WebKitGTK shows pages that something is dragged, but (in 2.50.6) no files; there, the handler takes what has paths
+//! `WebKitGTK` shows pages that something is dragged, but (in 2.50.6) no files; there, the handler takes what has paths
 //! and leaves text to the page.
 
 mod dialog;

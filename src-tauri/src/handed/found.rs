@@ -174,7 +174,7 @@ fn is_pickled(name: &str) -> bool {
     PICKLED.contains(&extension(name).as_str())
 }
 
-/// Whether a file in a folder is weights of PyTorch; any program may have files that end in `.bin`.
+/// Whether a file in a folder has weights of Python; any program may have files that end in `.bin`.
 fn is_weights_of_python(name: &str) -> bool {
     is_pickled(name) && (extension(name) != "bin" || name.starts_with("pytorch_model"))
 }
