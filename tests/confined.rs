@@ -180,13 +180,36 @@ fn the_node_itself_parses_no_file_of_strangers() {
     }
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
-    // Every crate but those that workers are made of.
+    // Every crate but those that workers are made of, and the one that only a command calls, in its own process.
     for entry in std::fs::read_dir(root.join("crates")).unwrap() {
         let folder = entry.unwrap().path();
-        let reads = ["hive-model", "hive-weights", "hive-text", "hive-worker", "hive-kernels", "mlx-sys"];
+        let reads =
+            ["hive-model", "hive-weights", "hive-text", "hive-worker", "hive-kernels", "hive-quantize", "mlx-sys"];
         if !reads.iter().any(|name| folder.ends_with(name)) {
             look(&folder.join("src"), &mut found);
         }
     }
     assert!(found.is_empty(), "{found:#?}");
+    for entry in std::fs::read_dir(root.join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .chain([root.join("src-tauri")])
+    {
+        if !["hivemind", "hive-node", "hive-quantize"].iter().any(|name| entry.ends_with(name)) {
+            who_names("hive_quantize", &entry.join("src"), &mut found);
+            who_names("hive_node::quantize", &entry.join("src"), &mut found);
+        }
+    }
+    assert!(found.is_empty(), "only a command quantizes: {found:#?}");
+}
+
+/// The Rust files of a folder that have these words.
+fn who_names(words: &str, folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+        if entry.is_dir() {
+            who_names(words, &entry, found);
+        } else if std::fs::read_to_string(&entry).is_ok_and(|source| source.contains(words)) {
+            found.push(format!("{words} in {}", entry.display()));
+        }
+    }
 }

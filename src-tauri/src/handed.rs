@@ -1,7 +1,7 @@
 //! Files and folders that a person hands over: dropped on the window, or chosen in the system's dialog.
 //!
-//! A page never sees a path. The shell says what each of them is (`found.rs`) and reads those for the page that the web
-//! view keeps from it; a page can ask for nothing that was not handed over.
+//! The shell says what each of them is (`found.rs`) and reads those for the page that the web view keeps from it; of a model,
+//! the page learns the path, which it loads it by.
 //!
 //! What is dropped comes by two ways. On a Mac, the page itself gets files and dragged text, and the paths are on the
 //! drag pasteboard (`mac.rs`): the web view's own handler would take dragged text from the page as well. On Linux,
@@ -114,6 +114,9 @@ pub(crate) fn listen(app: &AppHandle) {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn dropped_files(window: WebviewWindow) -> Vec<HandedFile> {
+    if window.label() != windows::MAIN {
+        return Vec::new();
+    }
     let kept = std::mem::take(&mut window.state::<Handed>().kept().dropped);
     #[cfg(target_os = "macos")]
     let kept = if kept.is_empty() { crate::mac::dropped(&window).await } else { kept };

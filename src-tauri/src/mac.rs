@@ -2,6 +2,7 @@
 //! dialog for files.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use hive_node::settings::Language;
 use objc2::MainThreadMarker;
@@ -88,7 +89,10 @@ pub(crate) fn stay_awake() {
     std::mem::forget(NSProcessInfo::processInfo().beginActivityWithOptions_reason(options, &reason));
 }
 
-/// The files on the drag pasteboard: what was dropped last, until something else is dragged.
+/// The change of the drag pasteboard that was read last.
+static READ: AtomicIsize = AtomicIsize::new(0);
+
+/// The files on the drag pasteboard: what was dragged last, in any program. Each drag is read once.
 pub(crate) async fn dropped(window: &WebviewWindow) -> Vec<PathBuf> {
     /// `NSPasteboardNameDrag`, which only unsafe code can name.
     const DRAGGED: &str = "Apple CFPasteboard drag";
@@ -97,6 +101,10 @@ pub(crate) async fn dropped(window: &WebviewWindow) -> Vec<PathBuf> {
     let (answer, dropped) = oneshot::channel();
     let _ = window.run_on_main_thread(move || {
         let board = NSPasteboard::pasteboardWithName(&NSString::from_str(DRAGGED));
+        let change = board.changeCount();
+        if READ.swap(change, Ordering::Relaxed) == change {
+            return;
+        }
         let kind = NSString::from_str(FILE);
         let items = board.pasteboardItems();
         let urls = items.iter().flat_map(|items| items.iter()).filter_map(|item| item.stringForType(&kind));

@@ -38,7 +38,7 @@ pub struct Settings {
     /// Limit on the rate of sending to other machines, in megabits per second.
     pub bandwidth_mbit_per_s: Option<u64>,
     /// Limit on the rate of downloads from Hugging Face, in megabits per second. Downloads from other machines do not
-    /// count.
+    /// count. 0 is no limit.
     pub download_mbit_per_s: Option<u64>,
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
@@ -140,10 +140,9 @@ impl Settings {
         std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
     }
 
-    /// The limit on the rate of downloads; at least one byte per second.
+    /// The limit on the rate of downloads. 0 is no limit.
     pub fn download_bytes_per_s(&self) -> Option<NonZeroU64> {
-        let bytes = |megabits: u64| megabits.saturating_mul(1_000_000 / 8);
-        self.download_mbit_per_s.map(|megabits| NonZeroU64::new(bytes(megabits)).unwrap_or(NonZeroU64::MIN))
+        NonZeroU64::new(self.download_mbit_per_s?.saturating_mul(1_000_000 / 8))
     }
 
     fn memory_cap(&self) -> Result<Option<u64>, SettingError> {

@@ -45,9 +45,16 @@ impl Destination {
             std::fs::create_dir_all(parent).map_err(write)?;
         }
         std::fs::create_dir(&partial).map_err(write)?;
-        let marker = File::create_new(partial.join(MARKER)).map_err(write)?;
-        marker.try_lock().map_err(|_| QuantizeError::Busy(to.to_owned()))?;
-        Ok(Self { to: to.to_owned(), partial, marker, finished: false })
+        let marker = File::create_new(partial.join(MARKER)).inspect_err(|_| {
+            let _ = std::fs::remove_dir(&partial);
+        });
+        let marker = marker.map_err(write)?;
+        let begun = Self { to: to.to_owned(), partial, marker, finished: false };
+        match begun.marker.try_lock() {
+            // Some network volumes have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(begun),
+            Err(TryLockError::WouldBlock) => Err(QuantizeError::Busy(to.to_owned())),
+        }
     }
 
     /// Where a file of it is now.

@@ -13,6 +13,7 @@ mod loads;
 mod manual;
 mod marking;
 mod moving;
+mod pinned;
 mod place;
 mod placements;
 mod restore;
@@ -37,7 +38,7 @@ use crate::views::view;
 use fetches::Fetches;
 pub use loading::Layout;
 use loads::Loads;
-use marking::Pinned;
+use pinned::Pinned;
 
 struct Loaded {
     wanted: ModelRequest,
@@ -86,6 +87,8 @@ struct Inner {
     on_disk: Mutex<Placements>,
     /// The content of `library.json`.
     marks: Mutex<Marks>,
+    /// Held while that file is written.
+    saving_marks: Mutex<()>,
     pinned: Mutex<Vec<Pinned>>,
 }
 
@@ -107,6 +110,7 @@ impl Serving {
             restoring: watch::channel(placements.in_memory).0,
             manual: Mutex::new(placements.manual),
             marks: Mutex::new(marks),
+            saving_marks: Mutex::default(),
             pinned: Mutex::default(),
         };
         let serving = Self { inner: Arc::new(inner) };

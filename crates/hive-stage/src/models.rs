@@ -126,6 +126,17 @@ pub fn usual_name(name: &str) -> String {
     listed().unwrap_or_else(|| name.to_owned())
 }
 
+/// The name under which the model of this name is listed: for a path to it, or into it, that of its file or folder. An
+/// unknown name is returned as it is.
+pub fn listed_name(name: &str) -> String {
+    let usual = usual_name(name);
+    if !is_path(&usual) {
+        return usual;
+    }
+    let Ok(path) = path(&usual) else { return usual };
+    cached_name(&path).or_else(|| path.to_str().map(str::to_owned)).unwrap_or(usual)
+}
+
 /// The name of the model at a path in the Hugging Face cache; `None` outside it.
 pub(crate) fn cached_name(path: &Path) -> Option<String> {
     cached::name_at(&hive_host::folders::hugging_face_cache()?, path).or_else(|| parts::name_of(&parts_at(path)?))

@@ -39,7 +39,6 @@ class Adding {
 
   /** Lets a person choose in the system's dialog. */
   async choose(): Promise<void> {
-    this.clear();
     try {
       await this.add(await commands.chooseFiles());
     } catch (thrown) {
@@ -54,8 +53,17 @@ class Adding {
     if (known.length < dropped.length) this.refused.push(words.whereabouts);
   }
 
+  /** What is added after what is being added now. */
+  #before: Promise<void> = Promise.resolve();
+
   /** Lists the models among these, and loads the model if it is only one. Opening it is what a node remembers it by. */
-  async add(given: Given[]): Promise<void> {
+  add(given: Given[]): Promise<void> {
+    const added = this.#before.then(() => this.#add(given));
+    this.#before = added.catch(() => undefined);
+    return added;
+  }
+
+  async #add(given: Given[]): Promise<void> {
     this.clear();
     const paths = new Set<string>();
     const reasons = new Set<string>();

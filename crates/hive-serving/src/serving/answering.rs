@@ -49,6 +49,8 @@ impl Source for Asker {
 impl Serving {
     /// Starts an answer. It continues on other machines if one leaves while it is in progress.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
+        // An alias may stand for another model when the answer needs its model again.
+        let wanted = &self.usual(wanted);
         let ring = self.model_with_retries(wanted).await?;
         let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
         let source = Arc::new(Asker { serving: self.clone(), wanted: wanted.clone() });

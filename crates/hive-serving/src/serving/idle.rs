@@ -39,10 +39,11 @@ impl Serving {
             let Ok(_placing) = self.inner.placing.try_lock() else { continue };
             let after = *self.inner.unload_after.lock().unwrap_or_else(PoisonError::into_inner);
             let idle: Vec<Loaded> = {
+                let marks = self.marks().clone();
                 let (now, mut loaded) = (Instant::now(), self.loaded());
                 // Evaluated without a limit, too: the time counts from the last use, not from the change of the setting.
                 let is_idle = |loaded: &mut Loaded| {
-                    loaded.is_idle(after.unwrap_or(Duration::MAX), now) && !self.is_pinned(loaded.name())
+                    loaded.is_idle(after.unwrap_or(Duration::MAX), now) && !marks.is_pinned(loaded.name())
                 };
                 let idle: Vec<Loaded> = loaded.extract_if(.., is_idle).collect();
                 if !idle.is_empty() {

@@ -153,6 +153,7 @@ impl Serving {
         };
         let fetching = Ring::fetch(self.host(), &plan, &placements, &source, progress);
         self.unless_stopping(fetching).await?;
+        self.hold_pinned();
         Ok(Some(Fetched { plan, placements, anything: has_fetched }))
     }
 

@@ -6,18 +6,13 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use hive_ring::Ring;
-use hive_stage::{InUse, aside, models};
+use hive_stage::{aside, models};
 use hive_types::Alias;
 
+use super::pinned::Pinned;
 use super::{Loaded, Serving};
 use crate::marks::{FILE, MarkError, Marks};
 use crate::model_request::ModelRequest;
-
-/// A model that is pinned, and what keeps its parts on this machine's disk.
-pub(super) struct Pinned {
-    name: String,
-    _parts: Option<InUse>,
-}
 
 impl Loaded {
     /// The name of its model in requests.
@@ -63,10 +58,10 @@ impl Serving {
         self.marks().aliases()
     }
 
-    /// The canonical name of a model that is called by any of its names.
+    /// The name under which a model is listed, by any of its names. An unknown name is returned as it is.
     pub fn name_of(&self, name: &str) -> String {
         let alias = self.marks().model_of(name).map(str::to_owned);
-        aside(|| models::usual_name(alias.as_deref().unwrap_or(name)))
+        aside(|| models::listed_name(alias.as_deref().unwrap_or(name)))
     }
 
     /// A request as it is compared with others: under the canonical name of its model.
@@ -97,44 +92,46 @@ impl Serving {
     /// The names of the pinned models that take memory which a request cannot have.
     pub(super) fn pinned_beside(&self, wanted: &ModelRequest) -> Vec<String> {
         let marks = self.marks().clone();
-        let is_beside = |loaded: &&Loaded| loaded.wanted != *wanted && marks.is_pinned(loaded.name());
+        let is_beside = |loaded: &&Loaded| loaded.wanted.model != wanted.model && marks.is_pinned(loaded.name());
         self.loaded().iter().filter(is_beside).map(|loaded| loaded.ring.model().name()).collect()
     }
 
     /// The models that are unloaded to make room for a request. One that is pinned or answering stays, unless it is the
-    /// one asked for.
+    /// one asked for. A pinned one may be placed otherwise.
     pub(super) fn makes_room(&self, wanted: &ModelRequest) -> impl Fn(&Loaded) -> bool + use<> {
         let (marks, wanted) = (self.marks().clone(), wanted.clone());
         move |loaded| {
-            let stays = loaded.ring.is_busy() || marks.is_pinned(loaded.name());
+            let is_pinned = loaded.wanted.model != wanted.model && marks.is_pinned(loaded.name());
+            let stays = loaded.ring.is_busy() || is_pinned;
             loaded.wanted == wanted || loaded.ring.is_abandoned() || !stays
         }
     }
 
-    /// Holds the parts of the pinned models that are on this disk.
+    /// Keeps the parts of pinned models that are on this disk. Parts may have come since the last time.
     pub(super) fn hold_pinned(&self) {
-        let names: Vec<String> = self.marks().pinned().map(str::to_owned).collect();
         let mut pinned = self.inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        pinned.retain(|held| names.contains(&held.name));
+        let names: Vec<String> = self.marks().pinned().map(str::to_owned).collect();
+        pinned.retain(|held| names.contains(&held.name) && held.parts.is_some());
         for name in names {
             if pinned.iter().all(|held| held.name != name) {
                 let parts = aside(|| self.host().keep_parts(&models::path(&name).ok()?));
-                pinned.push(Pinned { name, _parts: parts });
+                pinned.push(Pinned { name, parts });
             }
         }
     }
 
-    fn marks(&self) -> MutexGuard<'_, Marks> {
+    pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
         self.inner.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mark(&self, change: impl FnOnce(&mut Marks) -> Result<(), MarkError>) -> Result<(), MarkError> {
-        let saved = {
-            // Held while it is saved, so that changes reach the disk in order.
-            let mut marks = self.marks();
-            change(&mut marks)?;
-            self.member().save(FILE, &*marks)
-        };
+        change(&mut self.marks())?;
+        let saved = aside(|| {
+            // Requests do not wait for the disk. Whoever saves last saves the latest.
+            let _one_at_a_time = self.inner.saving_marks.lock().unwrap_or_else(PoisonError::into_inner);
+            let marks = self.marks().clone();
+            self.member().save(FILE, &marks)
+        });
         self.hold_pinned();
         self.member().view().notify();
         Ok(saved?)

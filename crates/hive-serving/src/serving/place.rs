@@ -343,7 +343,7 @@ mod tests {
         // A load failure may pass; wrong numbers do not.
         ann.member().trust().failed(bob.member().id(), Failing::Loading);
         let again = place(&ann).unwrap();
-        assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
+        assert!(again.reasons.iter().any(|reason| reason.contains("bob is tried again")), "{:?}", again.reasons);
         ann.member().trust().failed(bob.member().id(), Failing::Computing);
         assert!(refused(&ann).contains("bob is quarantined for 1 min: its stages failed"), "{}", refused(&ann));
         ann.member().trust().quarantine(bob.member().id());

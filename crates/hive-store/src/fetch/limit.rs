@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How far ahead of the limit bytes may come: one write of each connection, without a pause between.
@@ -14,7 +15,14 @@ const BURST: Duration = Duration::from_millis(100);
 /// A token bucket: a caller that takes more than it holds waits until it is refilled.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimit {
-    bucket: Arc<Mutex<Bucket>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bucket: Mutex<Bucket>,
+    /// Whoever waits under a limit that is changed waits no longer.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -31,15 +39,19 @@ impl RateLimit {
         if bucket.bytes_per_s != bytes_per_s {
             // Bytes that came under the old limit do not count under this one.
             *bucket = Bucket { bytes_per_s, paid: None };
+            self.shared.changed.notify_waiters();
         }
     }
 
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pays for bytes that have arrived.
     pub(crate) async fn pay(&self, bytes: usize) {
+        let changed = self.shared.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
         let until = {
             let mut bucket = self.bucket();
             let Some(rate) = bucket.bytes_per_s else { return };
@@ -50,7 +62,10 @@ impl RateLimit {
             paid
         };
         if until > Instant::now() + BURST {
-            tokio::time::sleep_until(until - BURST).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(until - BURST) => {}
+                () = changed => {}
+            }
         }
     }
 }
@@ -93,5 +108,17 @@ mod tests {
         limit.set(None);
         limit.pay(usize::MAX).await;
         assert_eq!(start.elapsed(), took);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_under_a_limit_that_is_lifted_waits_no_longer() {
+        let start = Instant::now();
+        let limit = limit(1);
+        let lifted = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            limit.set(None);
+        };
+        tokio::join!(limit.pay(1_000_000), lifted);
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     }
 }

@@ -23,17 +23,20 @@ const SELDOM: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
     let QuantizeOptions { model, bits, group_size, mixed, out, json: as_json } = options;
-    let path = hive_node::models::path(&model).map_err(|error| {
-        Failure::new(error).hint(format!("download it first: hivemind models get {model}, or name a folder"))
-    })?;
-    let to = out.unwrap_or_else(|| format!("{}-{bits}bit", name_of(&model, &path)).into());
+    let path = hive_node::models::path(&model).map_err(Failure::new)?;
+    if hive_node::models::parts_at(&path).is_some_and(|copy| !copy.is_whole()) {
+        return Err(Failure::new(format!("only parts of {model} are on this machine"))
+            .hint(format!("download all of it: hivemind models get {model}")));
+    }
+    let name = name_of(&hive_node::models::usual_name(&model));
+    let to = out.unwrap_or_else(|| format!("{name}-{bits}bit").into());
     let to = std::path::absolute(&to).map_err(Failure::new)?;
     let recipe = Recipe { bits, group: group_size, mixed };
     let started = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let mut work = {
         let (stop, to) = (stop.clone(), to.clone());
-        let mut shown = Shown::new(name_of(&model, &path), as_json);
+        let mut shown = Shown::new(name, as_json);
         // One thread for all of it: MLX's streams belong to threads.
         tokio::task::spawn_blocking(move || {
             quantize(&path, &to, recipe, &mut |progress| {
@@ -69,15 +72,13 @@ pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The name of a model for a folder: the repository's without its owner, or the folder's.
-fn name_of(model: &str, path: &Path) -> String {
-    let name = if Path::new(model).is_absolute() {
-        path.file_name().map(|name| name.to_string_lossy().into_owned())
-    } else {
-        None
-    };
-    let name = name.unwrap_or_else(|| model.rsplit('/').next().unwrap_or(model).to_owned());
-    name.split(['@', ':']).next().unwrap_or_default().to_owned()
+/// The name of a model for a folder: the repository's without its owner and revision, or that of its folder.
+fn name_of(model: &str) -> String {
+    if let Some(folder) = Path::new(model).file_name().filter(|_| Path::new(model).is_absolute()) {
+        return folder.to_string_lossy().into_owned();
+    }
+    let repository = model.split(['@', ':']).next().unwrap_or_default();
+    repository.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("model").to_owned()
 }
 
 /// A path as a shell takes it.
@@ -159,12 +160,14 @@ mod tests {
 
     #[test]
     fn a_folder_is_called_after_the_model_without_its_owner() {
-        for (model, path, name) in [
-            ("Qwen/Qwen3-8B-FP8", "/cache/snapshots/0abc", "Qwen3-8B-FP8"),
-            ("Qwen/Qwen3-8B@main", "/cache/snapshots/0abc", "Qwen3-8B"),
-            ("/models/Qwen3-8B", "/models/Qwen3-8B", "Qwen3-8B"),
+        for (model, name) in [
+            ("Qwen/Qwen3-8B-FP8", "Qwen3-8B-FP8"),
+            ("Qwen/Qwen3-8B@main", "Qwen3-8B"),
+            ("/models/Qwen3-8B", "Qwen3-8B"),
+            ("/models/@home:8B/", "@home:8B"),
+            ("owner/", "model"),
         ] {
-            assert_eq!(name_of(model, Path::new(path)), name);
+            assert_eq!(name_of(model), name);
         }
     }
 
