@@ -53,18 +53,23 @@ class Adding {
     if (known.length < dropped.length) this.refused.push(words.whereabouts);
   }
 
-  /** What is added after what is being added now. */
-  #before: Promise<void> = Promise.resolve();
+  /** One addition at a time: the end of the last one. */
+  #last: Promise<void> = Promise.resolve();
+  #waiting = 0;
 
-  /** Lists the models among these, and loads the model if it is only one. Opening it is what a node remembers it by. */
+  /**
+   * Lists the models among these, and loads the model if it is only one. Opening it is what a node remembers it by. What is said of
+   * an addition stays while others wait.
+   */
   add(given: Given[]): Promise<void> {
-    const added = this.#before.then(() => this.#add(given));
-    this.#before = added.catch(() => undefined);
+    if (this.#waiting === 0) this.clear();
+    this.#waiting += 1;
+    const added = this.#last.then(() => this.#add(given)).finally(() => (this.#waiting -= 1));
+    this.#last = added.catch(() => undefined);
     return added;
   }
 
   async #add(given: Given[]): Promise<void> {
-    this.clear();
     const paths = new Set<string>();
     const reasons = new Set<string>();
     for (const { name, found } of given) {
@@ -81,7 +86,7 @@ class Adding {
     }
     const all = [...reasons];
     const more = all.length - MOST_REASONS;
-    this.refused = more > 0 ? [...all.slice(0, MOST_REASONS), words.moreRefused(more)] : all;
+    this.refused.push(...(more > 0 ? [...all.slice(0, MOST_REASONS), words.moreRefused(more)] : all));
     const [first, ...others] = added;
     if (!first) return;
     this.said = words.addedModels(added.map(({ name }) => last(name)));

@@ -47,6 +47,14 @@ describe("models that are added", () => {
     expect(adding.reading).toEqual([]);
   });
 
+  it("wait for those before them, and what was said of these stays", async () => {
+    await Promise.all([adding.add([given("a.pt", { kind: "pickled" })]), adding.add([model("/m/b")]), adding.add([given("c.txt", { kind: "other" })])]);
+    expect(adding.refused.map((reason) => reason.slice(0, 5))).toEqual(["a.pt ", "c.txt"]);
+    expect([adding.said, adding.reading]).toEqual(["Added b.", []]);
+    await adding.add([given("d.txt", { kind: "other" })]);
+    expect(adding.refused).toHaveLength(1);
+  });
+
   it("are listed even where there is no room for them, and then not loaded", async () => {
     backend.answers["GET /plan"] = ({ model }) => {
       listed.push(model as string);
