@@ -39,7 +39,6 @@ fn a_model_that_is_dropped_is_loaded_and_still_listed_after_a_restart() {
     app.click("Machines");
     let over = drag(&app, &[&file]);
     patiently("it says what a drop does", || app.text(".drop") == "Drop to add this model");
-    app.picture("drop-model");
     over.leave();
     patiently("the words leave with the file", || app.text(".drop").is_empty());
     drag(&app, &[&file]).drop_here();
