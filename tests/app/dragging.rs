@@ -26,7 +26,6 @@ x11rb::atom_manager! {
         XdndEnter,
         XdndPosition,
         XdndStatus,
-        XdndLeave,
         XdndDrop,
         XdndFinished,
         XdndSelection,
@@ -76,11 +75,6 @@ impl Drag {
     pub(crate) fn drop_here(mut self) {
         self.tell(self.names.XdndDrop, [self.source, 0, CURRENT_TIME, 0, 0]);
         assert!(self.answer(self.names.XdndFinished).is_some(), "what was dropped is not taken");
-    }
-
-    /// Moves away.
-    pub(crate) fn leave(self) {
-        self.tell(self.names.XdndLeave, [self.source, 0, 0, 0, 0]);
     }
 
     /// The middle of the window, as the protocol writes a place on the screen.
