@@ -22,6 +22,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         percent = now;
         ControlFlow::Continue(())
     })?;
-    println!("{} has {} bytes of weights, {:.2} bits each", made.path.display(), made.bytes, made.bits_per_weight);
+    println!("{to} has {} bytes of weights, {:.2} bits each", made.bytes, made.bits_per_weight);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is computed: MLX's own quantization, and its conversion between types, on this machine's device.
 
-use hive_kernels::array_from_bytes;
+use hive_kernels::{array_bytes, array_from_bytes};
 use hive_weights::weights::{Float, FloatTensor};
 use mlx_rs::{Array, Dtype};
 
@@ -41,18 +41,7 @@ fn loaded(numbers: &FloatTensor, to: Float) -> Result<Array, QuantizeError> {
     Ok(if numbers.float == to { array } else { array.as_dtype(mlx_type(to))? })
 }
 
+/// Little-endian, as files are: so is every machine that MLX runs on.
 fn bytes(array: &Array) -> Result<Vec<u8>, QuantizeError> {
-    let array = array.contiguous()?;
-    let unread = |error: &dyn std::fmt::Display| QuantizeError::Mlx(error.to_string());
-    // Every machine that MLX runs on is little-endian, as files are.
-    Ok(match array.dtype() {
-        Dtype::Float32 => bytemuck::cast_slice(array.try_as_slice::<f32>().map_err(|error| unread(&error))?).to_vec(),
-        Dtype::Float16 => {
-            bytemuck::cast_slice(array.try_as_slice::<half::f16>().map_err(|error| unread(&error))?).to_vec()
-        }
-        Dtype::Bfloat16 => {
-            bytemuck::cast_slice(array.try_as_slice::<half::bf16>().map_err(|error| unread(&error))?).to_vec()
-        }
-        _ => bytemuck::cast_slice(array.try_as_slice::<u32>().map_err(|error| unread(&error))?).to_vec(),
-    })
+    Ok(array_bytes(&array.contiguous()?)?)
 }

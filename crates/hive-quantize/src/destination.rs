@@ -4,7 +4,7 @@
 //! the next one starts over: it removes what is marked and not locked, and nothing else.
 
 use std::fs::{File, TryLockError};
-use std::io::{Error, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::QuantizeError;
@@ -12,7 +12,7 @@ use crate::error::QuantizeError;
 /// In the unfinished folder, so that nobody else's is taken for one.
 const MARKER: &str = ".hivemind-quantizing";
 
-/// A folder on its way.
+/// An unfinished output folder.
 #[derive(Debug)]
 pub(crate) struct Destination {
     to: PathBuf,
@@ -50,11 +50,8 @@ impl Destination {
         });
         let marker = marker.map_err(write)?;
         let begun = Self { to: to.to_owned(), partial, marker, finished: false };
-        match begun.marker.try_lock() {
-            // Some network volumes have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(begun),
-            Err(TryLockError::WouldBlock) => Err(QuantizeError::Busy(to.to_owned())),
-        }
+        taken(begun.marker.try_lock(), &begun.partial)?;
+        Ok(begun)
     }
 
     /// Where a file of it is now.
@@ -84,13 +81,23 @@ impl Drop for Destination {
         if !self.finished {
             let _ = std::fs::remove_dir_all(&self.partial);
         }
-        let _ = self.marker.unlock();
+    }
+}
+
+/// Whether the lock of an unfinished folder was taken. Some network volumes have no locks; there, nobody is known to hold
+/// it.
+fn taken(tried: Result<(), TryLockError>, partial: &Path) -> Result<(), QuantizeError> {
+    match tried {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(QuantizeError::Busy(partial.to_owned())),
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(source)) => Err(QuantizeError::Write { path: partial.to_owned(), source }),
     }
 }
 
 /// Removes what an earlier run left there.
 fn clear(partial: &Path) -> Result<(), QuantizeError> {
-    let write = |source: Error| QuantizeError::Write { path: partial.to_owned(), source };
+    let write = |source| QuantizeError::Write { path: partial.to_owned(), source };
     match partial.symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(write(error)),
@@ -102,9 +109,20 @@ fn clear(partial: &Path) -> Result<(), QuantizeError> {
         return Err(QuantizeError::InTheWay(partial.to_owned()));
     }
     let marker = File::open(&path).map_err(write)?;
-    match marker.try_lock() {
-        Ok(()) => std::fs::remove_dir_all(partial).map_err(write),
-        Err(TryLockError::WouldBlock) => Err(QuantizeError::Busy(partial.to_owned())),
-        Err(TryLockError::Error(error)) => Err(write(error)),
+    taken(marker.try_lock(), partial)?;
+    std::fs::remove_dir_all(partial).map_err(write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_without_locks_is_written_to_and_one_whose_locks_fail_is_not() {
+        let tried = |kind: ErrorKind| taken(Err(TryLockError::Error(kind.into())), Path::new("to.partial"));
+        assert!(tried(ErrorKind::Unsupported).is_ok());
+        assert!(matches!(tried(ErrorKind::StorageFull), Err(QuantizeError::Write { .. })));
+        let busy = taken(Err(TryLockError::WouldBlock), Path::new("to.partial")).unwrap_err();
+        assert_eq!(busy.to_string(), "another process is writing to.partial");
     }
 }

@@ -22,7 +22,7 @@ pub enum QuantizeError {
     )]
     Quantized(PathBuf),
     /// No tensor would become smaller.
-    #[error("no matrix of {model} has columns in whole groups of {group}; choose a smaller group size")]
+    #[error("no matrix in {model} has a column count divisible by {group}; choose a smaller group size")]
     Nothing {
         /// The model.
         model: PathBuf,
@@ -33,7 +33,7 @@ pub enum QuantizeError {
     #[error("{0} exists already; remove it, or name another folder")]
     Exists(PathBuf),
     /// There is a folder where the unfinished one would be, and it is not one.
-    #[error("{0} is in the way, and is not what an earlier run left; rename it")]
+    #[error("{0} already exists and was not created by HiveMind; rename or remove it")]
     InTheWay(PathBuf),
     /// Another process writes it.
     #[error("another process is writing {0}")]
@@ -57,6 +57,14 @@ pub enum QuantizeError {
     /// MLX failed.
     #[error("MLX failed: {0}")]
     Mlx(String),
+    /// Reading a file beside the weights failed.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Writing failed.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -65,7 +73,7 @@ pub enum QuantizeError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The caller wanted no more.
+    /// Cancelled by the caller.
     #[error("the model was not quantized: it was stopped")]
     Stopped,
 }

@@ -8,7 +8,7 @@
 //! Invariants:
 //! - A folder has its final name only once it is whole: until then it is called `NAME.partial`, and has no `config.json`
 //!   until all its weights are on the disk.
-//! - A tensor passes through memory in parts of [`PART_BYTES`], however large it is.
+//! - A matrix passes through memory in parts of [`PART_BYTES`], however large it is; norms and biases are read whole.
 //! - Everything that can be known from headers is checked before anything is written.
 //!
 //! `examples/quantize.rs` quantizes a folder.

@@ -53,8 +53,8 @@ impl Recipe {
     }
 }
 
-/// Whether mlx-lm's mixtures give a matrix more bits: values and the way back in the first and the last eighth of the
-/// layers, and in every third between, as llama.cpp's `Q4_K_M` does.
+/// Whether mlx-lm's mixtures give a matrix more bits: values and down projections in the first and the last eighth of
+/// the layers, and in every third between, as llama.cpp's `Q4_K_M` does.
 fn deserves_more(name: &str, layers: usize) -> bool {
     let mut parts = name.split('.');
     let layer = parts.find(|part| *part == "layers").and_then(|_| parts.next()?.parse::<usize>().ok());

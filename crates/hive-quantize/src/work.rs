@@ -1,17 +1,17 @@
 //! The work itself: checks, then a tensor after the other, then what stands beside them.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hive_weights::weights::FloatTensor;
 use hive_weights::{ModelFiles, Role};
 use serde_json::Value as Json;
 
 use crate::arithmetic::{converted, quantized};
-use crate::beside;
+use crate::beside::{self, Beside};
 use crate::destination::{Destination, free};
 use crate::error::QuantizeError;
 use crate::plan::{FilePlan, MAX_FILE_BYTES, Plan, Planned};
@@ -25,7 +25,7 @@ pub const PART_BYTES: usize = 16 << 20;
 /// Room for what is small.
 const SPARE_BYTES: u64 = 16 << 20;
 
-/// How far it has come, in bytes of the model's numbers.
+/// Progress, in bytes of the model's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Those that are done.
@@ -37,9 +37,7 @@ pub struct Progress {
 /// What was made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantized {
-    /// The folder.
-    pub path: PathBuf,
-    /// Its weights.
+    /// The bytes of its weights.
     pub bytes: u64,
     /// The matrices that were quantized.
     pub quantized: usize,
@@ -86,9 +84,8 @@ pub fn quantize_in_files_of(
     if !plan.is_worth_it() {
         return Err(QuantizeError::Nothing { model: model.to_owned(), group: recipe.group });
     }
-    let unread = |source| QuantizeError::Write { path: to.to_owned(), source };
-    let beside = beside::files(model).map_err(unread)?;
-    has_room(to, plan.bytes() + beside.iter().map(|(_, bytes)| bytes).sum::<u64>() + SPARE_BYTES)?;
+    let beside = beside::files(model)?;
+    has_room(to, plan.bytes() + beside.iter().map(|file| file.bytes).sum::<u64>() + SPARE_BYTES)?;
 
     let destination = Destination::begin(to)?;
     let total_bytes = plan.tensors.iter().map(Planned::source_bytes).sum();
@@ -104,8 +101,8 @@ pub fn quantize_in_files_of(
         write_file(&destination.file(&file.name), file, &plan, &mut advance)?;
     }
     write_json(&destination.file("model.safetensors.index.json"), &plan.index())?;
-    for (path, _) in &beside {
-        copy(path, &destination)?;
+    for file in &beside {
+        copy(file, &destination)?;
     }
     // With it, a folder is a model.
     let exceptions = plan.exceptions(&recipe);
@@ -117,7 +114,6 @@ pub fn quantize_in_files_of(
     let numbers: u64 = plan.tensors.iter().map(|tensor| tensor.tensor.numbers()).sum();
     let quantized = plan.tensors.iter().filter(|tensor| tensor.how.is_some()).count();
     Ok(Quantized {
-        path: to.to_owned(),
         bytes,
         quantized,
         kept: plan.tensors.len() - quantized,
@@ -138,7 +134,7 @@ fn has_room(to: &Path, needed_bytes: u64) -> Result<(), QuantizeError> {
     Ok(())
 }
 
-/// A file on its way, with the places at which its tensors go on.
+/// A file that is being written, at any place of it.
 struct Writing<'a> {
     path: &'a Path,
     file: File,
@@ -221,11 +217,21 @@ fn write_json(path: &Path, json: &Json) -> Result<(), QuantizeError> {
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)
 }
 
-fn copy(from: &Path, destination: &Destination) -> Result<(), QuantizeError> {
-    let Some(name) = from.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+fn copy(Beside { name, path, .. }: &Beside, destination: &Destination) -> Result<(), QuantizeError> {
     let to = destination.file(name);
-    let copied = std::fs::copy(from, &to).and_then(|_| File::open(&to)?.sync_all());
-    copied.map_err(|source| QuantizeError::Write { path: to, source })
+    let read = |source| QuantizeError::Read { path: path.clone(), source };
+    let write = |source| QuantizeError::Write { path: to.clone(), source };
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder).map_err(write)?;
+    }
+    let (mut from, _) = hive_text::regular::open(path).map_err(read)?;
+    let mut file = File::create_new(&to).map_err(write)?;
+    let mut part = Vec::new();
+    while Read::by_ref(&mut from).take(PART_BYTES as u64).read_to_end(&mut part).map_err(read)? > 0 {
+        file.write_all(&part).map_err(write)?;
+        part.clear();
+    }
+    file.sync_all().map_err(write)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod checkpoint;
 #[path = "../../hive-model/tests/common/formula.rs"]
 mod formula;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -178,10 +178,19 @@ fn routers_have_the_bits_that_mlx_lm_gives_them() {
         ("qwen3_next", "4 bit, routers 8 bit"),
         ("qwen3_5_moe", "4 bit, routers 8 bit"),
         ("gemma4_text", "experts, 4 bit, router 8 bit"),
+        ("granite", "4 bit, two parts 8 bit"),
+        ("gpt_oss", "4 bit"),
+        ("mixtral", "8 bit in groups of 32"),
         ("llama", "4 bit, rope of Llama 3"),
     ] {
         let mut variant = variant(family, quantized_variant);
-        let table = variant["config"]["quantization"].clone();
+        let mut table = variant["config"]["quantization"].clone();
+        if family == "gpt_oss" {
+            // The fixture has them in 4 bits, and mlx-lm's `quant_predicate` in 8.
+            for layer in 0..4 {
+                table[format!("model.layers.{layer}.mlp.router")] = json!({ "group_size": 64, "bits": 8 });
+            }
+        }
         let mut names = Vec::new();
         for tensor in variant["tensors"].as_array_mut().unwrap() {
             if tensor[2].as_str().unwrap().starts_with("affine") {
@@ -196,18 +205,62 @@ fn routers_have_the_bits_that_mlx_lm_gives_them() {
         let folder = tempfile::tempdir().unwrap();
         let model = written(&variant, &folder.path().join("plain"));
         let to = folder.path().join("small");
-        let group = table["group_size"].as_u64().unwrap() as usize;
-        quantized(&model, &to, Recipe { bits: 4, group, mixed: false });
+        let [bits, group] = ["bits", "group_size"].map(|key| table[key].as_u64().unwrap() as usize);
+        quantized(&model, &to, Recipe { bits, group, mixed: false });
         let found = checkpoint::read(&to);
         let scaled: Vec<&str> = found.keys().filter_map(|name| name.strip_suffix(".scales")).collect();
         names.sort();
         assert_eq!(scaled, names, "{family}");
         let mut made = config(&to)["quantization"].clone();
         made.as_object_mut().unwrap().remove("mode");
-        let mut table = table;
         table.as_object_mut().unwrap().remove("mode");
         assert_eq!(made, table, "{family}");
     }
+}
+
+/// `cast_predicate` of mlx-lm's families.
+#[test]
+fn numbers_take_the_type_that_the_configuration_names_but_for_a_few_vectors() {
+    for (family, kept) in
+        [("deepseek_v3", "e_score_correction_bias"), ("glm4_moe", "e_score_correction_bias"), ("qwen3_5", "A_log")]
+    {
+        let mut variant = variant(family, "unquantized");
+        match variant["config"].get_mut("text_config") {
+            Some(text) => text["dtype"] = "bfloat16".into(),
+            None => variant["config"]["torch_dtype"] = "bfloat16".into(),
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("small");
+        quantized(&written(&variant, &folder.path().join("plain")), &to, FOUR);
+        let kinds = |is_kept: bool| -> BTreeSet<String> {
+            let tensors = checkpoint::read(&to).into_iter().filter(|(name, _)| name.ends_with(kept) == is_kept);
+            tensors.map(|(_, tensor)| format!("{:?}", tensor.0)).collect()
+        };
+        assert_eq!(kinds(true), ["F32".to_owned()].into(), "{family}");
+        assert_eq!(kinds(false), ["BF16".to_owned(), "U32".to_owned()].into(), "{family}");
+    }
+}
+
+#[test]
+fn what_config_json_said_of_the_original_weights_is_gone() {
+    let mut variant = variant("qwen3_5", "unquantized");
+    let fp8 = checkpoint::fp8_config([48, 40]);
+    variant["config"]["quantization_config"] = fp8.clone();
+    variant["config"]["text_config"]["quantization_config"] = fp8;
+    variant["config"]["_name_or_path"] = "/home/author/checkpoint".into();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("small");
+    quantized(&written(&variant, &folder.path().join("plain")), &to, FOUR);
+    let made = config(&to);
+    assert_eq!(made["quantization_config"], json!({ "group_size": 32, "bits": 4, "mode": "affine" }));
+    assert_eq!(made["quantization"], made["quantization_config"]);
+    for gone in ["_name_or_path", "vision_config"] {
+        assert!(variant["config"].get(gone).is_some() && made.get(gone).is_none(), "{gone}");
+    }
+    // The rest stays.
+    let mut text = variant["config"]["text_config"].clone();
+    text.as_object_mut().unwrap().remove("quantization_config");
+    assert_eq!(made["text_config"], text);
 }
 
 /// A checkpoint as authors publish it: in FP8 or bfloat16, with experts one by one and keys and values in one matrix.
@@ -448,7 +501,7 @@ fn what_cannot_be_quantized_is_refused_in_a_sentence_before_anything_is_written(
         (unknown, FOUR, "the architecture \"mamba9\" is not supported"),
         (gptq, FOUR, "weights quantized by gptq"),
         (without, FOUR, "holds no .safetensors file"),
-        (narrow, Recipe { group: 128, ..FOUR }, "whole groups of 128; choose a smaller group size"),
+        (narrow, Recipe { group: 128, ..FOUR }, "has a column count divisible by 128; choose a smaller group size"),
     ] {
         let why = quantize(&model, &at("to"), recipe, &mut on).unwrap_err().to_string();
         assert!(why.contains(words) && !why.contains('\n'), "{why}");
@@ -460,6 +513,52 @@ fn what_cannot_be_quantized_is_refused_in_a_sentence_before_anything_is_written(
         assert!(why.contains("exists already"), "{why}");
         assert_eq!(taken.is_dir().then(|| contents(taken)), kept);
     }
+}
+
+#[test]
+fn what_belongs_to_a_model_is_copied_and_programs_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = written(&variants("qwen3")[1], &folder.path().join("model"));
+    let templates = "additional_chat_templates";
+    fs::create_dir(model.join(templates)).unwrap();
+    let belong = ["tokenizer.json", "Notice.txt", "chat_template.jinja", "additional_chat_templates/tools.jinja"];
+    let others = ["tokenizer.py", "tokenizer.pkl", "modeling_qwen3.py", "additional_chat_templates/tools.py", "notes"];
+    for name in belong.iter().chain(&others) {
+        fs::write(model.join(name), name).unwrap();
+    }
+    // A folder is no file, whatever it is called.
+    fs::create_dir(model.join("tokenizer.model")).unwrap();
+    let to = folder.path().join("to");
+    quantized(&model, &to, FOUR);
+    for name in belong {
+        assert_eq!(fs::read(to.join(name)).unwrap(), name.as_bytes());
+    }
+    let found = fs::read_dir(&to).unwrap().chain(fs::read_dir(to.join(templates)).unwrap()).count();
+    // The folder itself, the weights, their index and `config.json`.
+    assert_eq!(found, belong.len() + 4);
+}
+
+#[test]
+fn a_file_beside_the_weights_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = written(&variants("qwen3")[1], &folder.path().join("model"));
+    let (tokenizer, to) = (model.join("tokenizer.json"), folder.path().join("to"));
+    let refused = |heard: &mut dyn FnMut()| {
+        let made = quantize(&model, &to, FOUR, &mut |_| {
+            heard();
+            ControlFlow::Continue(())
+        });
+        let why = made.unwrap_err();
+        assert!(matches!(why, QuantizeError::Read { .. }), "{why}");
+        assert!(why.to_string().starts_with(&format!("cannot read {}: No such file", tokenizer.display())), "{why}");
+        assert!(!to.exists() && !folder.path().join("to.partial").exists());
+    };
+    std::os::unix::fs::symlink("nowhere", &tokenizer).unwrap();
+    refused(&mut || panic!("it is known before anything is computed"));
+    fs::remove_file(&tokenizer).unwrap();
+    // One that vanishes meanwhile.
+    fs::write(&tokenizer, "{}").unwrap();
+    refused(&mut || drop(fs::remove_file(&tokenizer)));
 }
 
 #[test]

@@ -137,7 +137,11 @@ impl ModelFiles {
     /// A tensor is missing or quantized, or has another shape than the configuration says.
     pub fn in_mlx_form(&self) -> Result<Vec<MlxTensor<'_>>, TensorError> {
         let config = self.config();
-        let mut form = Form { files: self, stored: BTreeMap::new(), tensors: Vec::new() };
+        let is_original = match self.weights() {
+            Weights::Safetensors(folder) => folder.has_original_convolutions(),
+            Weights::Gguf(_) => false,
+        };
+        let mut form = Form { files: self, is_original, stored: BTreeMap::new(), tensors: Vec::new() };
         for tensor in self.weights().computed(config) {
             form.stored.insert(tensor.name.clone(), tensor);
         }
@@ -159,6 +163,8 @@ impl ModelFiles {
 
 struct Form<'a> {
     files: &'a ModelFiles,
+    /// Whether norms and convolutions are as Qwen's own checkpoints have them.
+    is_original: bool,
     stored: BTreeMap<String, StoredTensor>,
     tensors: Vec<MlxTensor<'a>>,
 }
@@ -185,9 +191,6 @@ impl<'a> Form<'a> {
         // An output matrix beside a shared embedding is not computed with.
         if kind == fp8::SCALES || base == "lm_head" && config.tied_embeddings {
             return Ok(());
-        }
-        if kind == "scales" || kind == "biases" {
-            return Err(quantized(&format!("{}{base}", place.prefix)));
         }
         if let Some(layer) = layer
             && let Some(experts) = experts_of(layer)
@@ -224,12 +227,11 @@ impl<'a> Form<'a> {
         shape: Vec<usize>,
         matrices: Vec<FileMatrix<'a>>,
     ) -> Result<(), TensorError> {
-        let formats: Vec<MatrixFormat> = matrices.iter().map(FileMatrix::format).collect();
-        let Some(MatrixFormat::Float(float)) = formats.first().copied() else { return Err(quantized(&name)) };
-        if formats.iter().any(|format| *format != formats[0]) {
+        let floats = matrices.iter().map(|matrix| float_of(&name, matrix)).collect::<Result<Vec<_>, _>>()?;
+        let Some(float) = floats.first().copied().filter(|first| floats.iter().all(|float| float == first)) else {
             let found = "several types in one layer".to_owned();
             return Err(TensorError::Type { name, found, supported: "experts of one type" });
-        }
+        };
         self.tensors.push(MlxTensor { name, role, shape, float, source: Source::Matrices(matrices) });
         Ok(())
     }
@@ -277,7 +279,7 @@ impl<'a> Form<'a> {
             [("embed_q", [heads, latent, unrotated], true), ("unembed_out", [heads, value_dim, latent], false)]
         {
             let matrix = self.files.weights().file_matrix(&full, heads * (unrotated + value_dim), latent)?;
-            let MatrixFormat::Float(float) = matrix.format() else { return Err(quantized(&full)) };
+            let float = float_of(&full, &matrix)?;
             let source =
                 if is_keys { Source::Keys(matrix, spec.clone()) } else { Source::Values(matrix, spec.clone()) };
             let name = format!("{}self_attn.{name}", place.prefix);
@@ -288,15 +290,11 @@ impl<'a> Form<'a> {
 
     fn add_vector(&mut self, place: &Place<'_>, tensor: &StoredTensor) -> Result<(), TensorError> {
         let Place { base, kind, .. } = place;
-        let is_original = match self.files.weights() {
-            Weights::Safetensors(folder) => folder.has_original_convolutions(),
-            Weights::Gguf(_) => false,
-        };
         let mut shape = tensor.shape.clone();
-        if base.ends_with("conv1d") && is_original && shape.len() == 3 {
+        if base.ends_with("conv1d") && self.is_original && shape.len() == 3 {
             shape.swap(1, 2);
         }
-        let is_from_one = is_original && *kind == "weight" && FROM_ONE.iter().any(|norm| base.ends_with(norm));
+        let is_from_one = self.is_original && *kind == "weight" && FROM_ONE.iter().any(|norm| base.ends_with(norm));
         let is_recurrence = *kind == "A_log" && self.files.config().architecture.starts_with("qwen3_5");
         let keeps_type = *kind == "e_score_correction_bias" || is_recurrence;
         self.push_stored(tensor.name.clone(), shape, vec![tensor.clone()], [is_from_one, keeps_type])
@@ -320,6 +318,14 @@ impl<'a> Form<'a> {
         let role = Role::Vector { is_from_one, keeps_type };
         self.tensors.push(MlxTensor { name, role, shape, float, source });
         Ok(())
+    }
+}
+
+/// The type of a matrix's numbers.
+fn float_of(name: &str, matrix: &FileMatrix<'_>) -> Result<Float, TensorError> {
+    match matrix.format() {
+        MatrixFormat::Float(float) => Ok(float),
+        MatrixFormat::Quantized { .. } => Err(quantized(name)),
     }
 }
 

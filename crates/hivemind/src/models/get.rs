@@ -1,6 +1,5 @@
 //! `hivemind models get`: downloads a model into the Hugging Face cache, with its progress.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,14 +8,10 @@ use hive_node::settings::Settings;
 use hive_node::store::{Event, FetchOptions, Hub, Listing, ModelName, RateLimit, Wait, fetch};
 use serde_json::json;
 
+use super::shown::{OFTEN, Shown, in_words};
 use crate::output::megabytes;
-use crate::terminal::Plain;
 use crate::{Failure, output};
 
-/// How often a terminal's line and a program's events are renewed.
-const OFTEN: Duration = Duration::from_millis(300);
-/// How often a line is added where there is no terminal.
-const SELDOM: Duration = Duration::from_secs(10);
 /// The time over which the rate is the average: shorter ones jump, longer ones are stale.
 const RECENT: Duration = Duration::from_secs(5);
 
@@ -39,8 +34,8 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
     let started = Instant::now();
     let fetching = async {
         let listing = hub.find(&name).await.map_err(Failure::new)?;
-        let shown = Shown::new(&listing, as_json);
-        let on_event: Box<dyn Fn(Event) + Send + Sync> = Box::new(move |event| shown.hear(&event));
+        let download = Download::new(&listing, as_json);
+        let on_event: Box<dyn Fn(Event) + Send + Sync> = Box::new(move |event| download.hear(&event));
         let options = FetchOptions { on_event: Some(on_event), limit, ..FetchOptions::default() };
         let path = fetch(&hub, &listing, &options).await.map_err(|error| Failure::new(error).hint(&again))?;
         Ok((listing, path))
@@ -61,53 +56,31 @@ pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Pat
 }
 
 /// The output of a fetch for a person or a program.
-struct Shown {
-    name: String,
-    kind: Kind,
-    state: Mutex<State>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// One line that is renewed.
-    Terminal,
-    /// A line from time to time.
-    Plain,
-    /// A JSON object per line, on standard output.
-    Json,
-}
+struct Download(Mutex<State>);
 
 struct State {
+    shown: Shown,
     rate: Rate,
-    last: Option<Instant>,
     /// What was said of waiting, which comes again with every attempt.
     waiting: Option<String>,
 }
 
-impl Shown {
+impl Download {
     fn new(listing: &Listing, as_json: bool) -> Self {
-        let kind = match (as_json, std::io::stderr().is_terminal()) {
-            (true, _) => Kind::Json,
-            (false, true) => Kind::Terminal,
-            (false, false) => Kind::Plain,
-        };
-        let state = Mutex::new(State { rate: Rate::default(), last: None, waiting: None });
-        Self { name: listing.model.to_string(), kind, state }
+        let shown = Shown::new(listing.model.to_string(), as_json, None);
+        Self(Mutex::new(State { shown, rate: Rate::default(), waiting: None }))
     }
 
     fn hear(&self, event: &Event) {
         let now = Instant::now();
-        let Ok(mut state) = self.state.lock() else { return };
+        let Ok(mut state) = self.0.lock() else { return };
         match event {
             Event::Progress(progress) => {
                 state.rate.note(now, progress.bytes_received);
-                let every = if self.kind == Kind::Plain { SELDOM } else { OFTEN };
-                let is_whole = progress.bytes_done == progress.bytes_total;
-                if !is_whole && state.last.is_some_and(|last| now.duration_since(last) < every) {
-                    return;
+                if state.shown.is_due(now, progress.bytes_done == progress.bytes_total) {
+                    state.waiting = None;
+                    state.show(progress.bytes_done, progress.bytes_total);
                 }
-                (state.last, state.waiting) = (Some(now), None);
-                self.show(progress.bytes_done, progress.bytes_total, state.rate.bytes_per_s());
             }
             Event::Waiting(wait) => {
                 let said = match wait {
@@ -117,45 +90,23 @@ impl Shown {
                     }
                 };
                 if state.waiting.as_ref() != Some(&said) {
-                    self.say(&said);
+                    state.shown.show(&json!({ "waiting": said }), &said);
                     state.waiting = Some(said);
                 }
             }
         }
     }
+}
 
-    fn show(&self, done: u64, total: u64, bytes_per_s: Option<f64>) {
-        if self.kind == Kind::Json {
-            return output::line(json!({ "bytes_done": done, "bytes_total": total, "bytes_per_s": bytes_per_s }));
-        }
+impl State {
+    fn show(&self, done: u64, total: u64) {
+        let bytes_per_s = self.rate.bytes_per_s();
         let mut line = format!("{} of {}", megabytes(done), megabytes(total));
         if let Some(rate) = bytes_per_s.filter(|rate| *rate > 0.0 && done < total) {
             let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e7));
             line = format!("{line} · {}/s · {} left", megabytes(rate as u64), in_words(left));
         }
-        self.write(&format!("{line} · {}", self.name));
-    }
-
-    fn say(&self, what: &str) {
-        if self.kind == Kind::Json {
-            output::line(json!({ "waiting": what }));
-        } else {
-            self.write(&format!("{what} · {}", self.name));
-        }
-    }
-
-    fn write(&self, line: &str) {
-        // A line that is longer than the terminal is cut, not wrapped: a wrapped one could not be renewed.
-        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
-        let _ = write!(std::io::stderr(), "{before}{}{after}", Plain::new().pass(line));
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        if self.kind == Kind::Terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        self.shown.show(&json!({ "bytes_done": done, "bytes_total": total, "bytes_per_s": bytes_per_s }), &line);
     }
 }
 
@@ -185,15 +136,6 @@ impl Rate {
     }
 }
 
-/// A time to wait, as people say it.
-pub(super) fn in_words(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..=90 => format!("{} s", seconds.max(1)),
-        seconds @ 91..=5400 => format!("{} min", seconds.div_ceil(60)),
-        seconds => format!("{} h", seconds.div_ceil(3600)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,11 +154,5 @@ mod tests {
         }
         let now = rate.bytes_per_s().unwrap();
         assert!((99.0..101.0).contains(&now), "{now}");
-    }
-
-    #[test]
-    fn a_time_is_said_as_people_do() {
-        let said = [0, 1, 90, 91, 3600, 7000].map(|seconds| in_words(Duration::from_secs(seconds)));
-        assert_eq!(said, ["1 s", "1 s", "90 s", "2 min", "60 min", "2 h"]);
     }
 }

@@ -1,6 +1,5 @@
 //! `hivemind models quantize`: makes a smaller model from one with plain numbers or FP8, with its progress.
 
-use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,16 +9,10 @@ use std::time::{Duration, Instant};
 use hive_node::quantize::{Progress, QuantizeError, Quantized, Recipe, quantize};
 use serde_json::json;
 
-use super::get::in_words;
+use super::shown::{Shown, in_words};
 use crate::arguments::QuantizeOptions;
 use crate::output::megabytes;
-use crate::terminal::Plain;
 use crate::{Failure, output};
-
-/// How often a terminal's line and a program's events are renewed.
-const OFTEN: Duration = Duration::from_millis(300);
-/// How often a line is added where there is no terminal.
-const SELDOM: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
     let QuantizeOptions { model, bits, group_size, mixed, out, json: as_json } = options;
@@ -28,7 +21,7 @@ pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
         return Err(Failure::new(format!("only parts of {model} are on this machine"))
             .hint(format!("download all of it: hivemind models get {model}")));
     }
-    let name = name_of(&hive_node::models::usual_name(&model));
+    let name = name_of(&hive_node::models::listed_name(&model));
     let to = out.unwrap_or_else(|| format!("{name}-{bits}bit").into());
     let to = std::path::absolute(&to).map_err(Failure::new)?;
     let recipe = Recipe { bits, group: group_size, mixed };
@@ -36,11 +29,11 @@ pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut work = {
         let (stop, to) = (stop.clone(), to.clone());
-        let mut shown = Shown::new(name, as_json);
+        let mut quantization = Quantization { shown: Shown::new(name, as_json, Some(started)), started };
         // One thread for all of it: MLX's streams belong to threads.
         tokio::task::spawn_blocking(move || {
             quantize(&path, &to, recipe, &mut |progress| {
-                shown.hear(progress);
+                quantization.hear(progress);
                 if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         })
@@ -57,7 +50,7 @@ pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
         QuantizeError::Stopped => Failure::stopped("stopped; nothing was kept"),
         error => Failure::new(error),
     })?;
-    let Quantized { bytes, bits_per_weight, quantized, kept, .. } = made;
+    let Quantized { bytes, bits_per_weight, quantized, kept } = made;
     if as_json {
         let seconds = started.elapsed().as_secs_f64();
         output::line(json!({
@@ -87,63 +80,26 @@ fn quoted(path: &str) -> String {
     if is_plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
-/// What a person or a program sees of it.
-struct Shown {
-    name: String,
-    kind: Kind,
+/// The output of a quantization for a person or a program.
+struct Quantization {
+    shown: Shown,
     started: Instant,
-    last: Option<Instant>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// One line that is renewed.
-    Terminal,
-    /// A line from time to time.
-    Plain,
-    /// A JSON object per line, on standard output.
-    Json,
-}
-
-impl Shown {
-    fn new(name: String, as_json: bool) -> Self {
-        let kind = match (as_json, std::io::stderr().is_terminal()) {
-            (true, _) => Kind::Json,
-            (false, true) => Kind::Terminal,
-            (false, false) => Kind::Plain,
-        };
-        Self { name, kind, started: Instant::now(), last: None }
-    }
-
+impl Quantization {
     fn hear(&mut self, Progress { done_bytes, total_bytes }: Progress) {
         let now = Instant::now();
-        let every = if self.kind == Kind::Plain { SELDOM } else { OFTEN };
-        let since = *self.last.get_or_insert(self.started);
-        if done_bytes < total_bytes && now.duration_since(since) < every {
+        if !self.shown.is_due(now, done_bytes >= total_bytes) {
             return;
         }
-        self.last = Some(now);
         let left = time_left(now.duration_since(self.started), done_bytes, total_bytes);
-        if self.kind == Kind::Json {
-            let left = left.map(|left| left.as_secs_f64());
-            return output::line(json!({ "bytes_done": done_bytes, "bytes_total": total_bytes, "seconds_left": left }));
-        }
         let mut line = format!("{} of {}", megabytes(done_bytes), megabytes(total_bytes));
         if let Some(left) = left.filter(|_| done_bytes < total_bytes) {
             line = format!("{line} · {} left", in_words(left));
         }
-        let line = Plain::new().pass(&format!("{line} · {}", self.name));
-        // A line that is longer than the terminal is cut, not wrapped: a wrapped one could not be renewed.
-        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
-        let _ = write!(std::io::stderr(), "{before}{line}{after}");
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        if self.kind == Kind::Terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        let seconds = left.map(|left| left.as_secs_f64());
+        let event = json!({ "bytes_done": done_bytes, "bytes_total": total_bytes, "seconds_left": seconds });
+        self.shown.show(&event, &line);
     }
 }
 

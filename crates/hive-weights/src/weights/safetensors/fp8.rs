@@ -85,7 +85,8 @@ impl Fp8 {
                 Some("tensor") => Scaling::Matrix,
                 Some("channel") => Scaling::Row,
                 Some("block") => Scaling::Block(block_size(&weights["block_structure"])?),
-                other => return Err(format!("FP8 weights with scales by {}", other.unwrap_or("nothing"))),
+                Some(other) => return Err(format!("FP8 weights with scales by {other}")),
+                None => return Err("FP8 weights without a scaling strategy".to_owned()),
             };
             let is_plain = weights["num_bits"] == 8 && weights["type"] == "float" && weights["symmetric"] != false;
             if !is_plain || found.is_some_and(|found| found != scaling) {
@@ -93,7 +94,7 @@ impl Fp8 {
             }
             found = Some(scaling);
         }
-        let scaling = found.ok_or("weights quantized by compressed-tensors in no way that it says")?;
+        let scaling = found.ok_or("compressed-tensors weights without a quantization scheme")?;
         Ok(Self { scaling, stored: "weight_scale" })
     }
 
@@ -275,6 +276,8 @@ mod tests {
         four["num_bits"] = 4.into();
         let mut grouped = rows.clone();
         grouped["strategy"] = "group".into();
+        let mut without = rows.clone();
+        without["strategy"].take();
         for (config, words) in [
             (json!({ "quant_method": "awq" }), "weights quantized by awq"),
             (json!({ "quant_method": "fp8", "fmt": "e5m2" }), "FP8 weights in e5m2"),
@@ -283,10 +286,11 @@ mod tests {
             (fp8(json!([128, -1])), "blocks of [128,-1]"),
             (fp8(json!("128")), "blocks of \"128\""),
             (json!({ "quant_method": "compressed-tensors", "format": "pack-quantized" }), "as pack-quantized"),
-            (groups(&[]), "in no way that it says"),
+            (groups(&[]), "without a quantization scheme"),
             (groups(&[rows, whole]), "in several ways"),
             (groups(&[four]), "in several ways"),
             (groups(&[grouped]), "scales by group"),
+            (groups(&[without]), "without a scaling strategy"),
         ] {
             let why = read(config).unwrap_err();
             assert!(why.contains(words), "{why}");
