@@ -15,7 +15,7 @@ mod stand_in;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::hivemind;
@@ -169,6 +169,28 @@ async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit
     assert_eq!(swarm.answer("owner/name/second.gguf", 1).1, ANSWER);
     patiently("the first one has made room", || on_disk() == ["owner/name/second.gguf"]);
     assert!(swarm.parts_bytes("alpha") < 160_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_stays_below_its_owners_limit_until_the_limit_is_lifted() {
+    const BYTES_PER_S: f64 = 5e6;
+    // In the buffers of the connections.
+    const AHEAD: f64 = 4e6;
+    let hub = StandIn::start(Repo::new(&[("starter-Q4_1.gguf", model())]));
+    let mut swarm = Swarm { home: tempfile::tempdir().unwrap(), hub: hub.url(), nodes: Vec::new() };
+    let config = swarm.home.path().join("alpha/config.toml");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    std::fs::write(&config, "download_mbit_per_s = 40\n").unwrap();
+    swarm.add("alpha", &[]);
+    let (alpha, began) = (&swarm.nodes[0], Instant::now());
+    let ask = [&["chat", "owner/name"][..], &QUESTION].concat();
+    let asked = hivemind(&ask).env("HIVEMIND_DATA_DIR", &alpha.folder).spawn().unwrap();
+    patiently("some of it has come", || swarm.parts_bytes("alpha") > 20_000_000);
+    let (bytes, seconds) = (swarm.parts_bytes("alpha") as f64, began.elapsed().as_secs_f64());
+    assert!(bytes <= BYTES_PER_S * seconds + AHEAD, "{bytes} bytes in {seconds} s");
+    std::fs::write(&config, "").unwrap();
+    let ended = asked.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

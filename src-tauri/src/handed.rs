@@ -3,7 +3,7 @@
 //! The shell says what each of them is (`found.rs`) and reads those for the page that the web view keeps from it; of a model,
 //! the page learns the path, which it loads it by.
 //!
-//! What is dropped comes by two ways. On a Mac, the page itself gets files and dragged text, and the paths are on the
+//! Drops arrive in one of two ways. On a Mac, the page itself gets files and dragged text, and the paths are on the
 //! drag pasteboard (`mac.rs`): the web view's own handler would take dragged text from the page as well. On Linux,
 //! `WebKitGTK` shows pages that something is dragged, but (in 2.50.6) no files; there, the handler takes what has paths
 //! and leaves text to the page.
@@ -66,17 +66,18 @@ impl Handed {
 
     /// Keeps paths, and says what they are.
     fn take(&self, paths: &[PathBuf]) -> Vec<HandedFile> {
-        let looked = paths.iter().take(MOST_FILES).map(|path| (path, found(path, &Seen::at)));
-        let looked: Vec<(&PathBuf, Finding)> = looked.collect();
-        let mut kept = self.kept();
-        let mut handed = Vec::new();
-        for (path, found) in looked {
-            kept.last = kept.last.wrapping_add(1);
-            let (number, path) = (kept.last, path.clone());
+        // A network volume may take its time. The window's thread waits for what is kept.
+        let looked = paths.iter().take(MOST_FILES).map(|path| {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            let bytes = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).map_or(0, |about| about.len());
-            kept.files.push_back((number, path));
-            handed.push(HandedFile { number, name, bytes, found });
+            let bytes = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map_or(0, |about| about.len());
+            HandedFile { number: 0, name, bytes, found: found(path, &Seen::at) }
+        });
+        let mut handed: Vec<HandedFile> = looked.collect();
+        let mut kept = self.kept();
+        for (file, path) in handed.iter_mut().zip(paths) {
+            kept.last = kept.last.wrapping_add(1);
+            file.number = kept.last;
+            kept.files.push_back((file.number, path.clone()));
         }
         let too_many = kept.files.len().saturating_sub(MOST_FILES);
         kept.files.drain(..too_many);
@@ -191,6 +192,9 @@ mod tests {
             assert_eq!(part(&file, start, end).unwrap(), read.as_bytes(), "{start} to {end}");
         }
         assert!(part(home.path(), 0, 1).is_err() && part(&home.path().join("gone"), 0, 1).is_err());
+        let large = home.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(MOST_BYTES + 1).unwrap();
+        assert_eq!(part(&large, 0, u64::MAX).unwrap().len() as u64, MOST_BYTES);
         assert_eq!(part(Path::new("/dev/zero"), 0, 1).unwrap_err().to_string(), "it is no file");
     }
 

@@ -98,6 +98,7 @@ pub use hive_ring::{
 };
 pub use hive_serving::{AnswerError, CountError, LetGoError, MarkError, local_time};
 pub use hive_stage::runtime;
+pub use hive_store::gguf_name;
 pub use hive_text::reasoning;
 pub use hive_text::split;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};

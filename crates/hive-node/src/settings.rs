@@ -227,6 +227,13 @@ mod tests {
     }
 
     #[test]
+    fn the_download_limit_is_in_megabits() {
+        let limit = |megabits| Settings { download_mbit_per_s: megabits, ..Settings::default() }.download_bytes_per_s();
+        assert_eq!([limit(None), limit(Some(0)), limit(Some(8))], [None, None, NonZeroU64::new(1_000_000)]);
+        assert_eq!(limit(Some(u64::MAX)), NonZeroU64::new(u64::MAX));
+    }
+
+    #[test]
     fn settings_are_read_and_typos_are_named() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Settings::read(folder.path()).unwrap(), Settings::default());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use hive_node::gguf_name::is_model;
 use hive_node::split::files_of;
 use serde::Serialize;
 use specta::Type;
@@ -70,8 +71,10 @@ impl Seen {
     pub(super) fn at(path: &Path) -> Self {
         let seen = std::fs::metadata(path).and_then(|about| {
             if about.is_dir() {
-                let names = std::fs::read_dir(path)?.flatten().take(MOST_NAMES);
-                Ok(Self::Folder(names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()))
+                // As a node looks at a folder: at files, and not at hidden ones.
+                let files = std::fs::read_dir(path)?.flatten().take(MOST_NAMES).filter(|entry| entry.path().is_file());
+                let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
+                Ok(Self::Folder(names.filter(|name| !name.starts_with('.')).collect()))
             } else if about.is_file() {
                 std::fs::File::open(path).map(|_| Self::File)
             } else {
@@ -162,12 +165,6 @@ fn model(path: &Path) -> Finding {
 
 fn is_model_folder(names: &[String]) -> bool {
     names.iter().any(|name| name == CONFIG) && names.iter().any(|name| extension(name) == "safetensors")
-}
-
-/// Whether a file is a GGUF model or a part of one.
-fn is_model(name: &str) -> bool {
-    let lower = name.to_lowercase();
-    extension(name) == "gguf" && !lower.starts_with("mmproj") && !lower.contains("imatrix")
 }
 
 fn is_pickled(name: &str) -> bool {
@@ -304,6 +301,10 @@ mod tests {
         std::fs::write(&file, "GGUF").unwrap();
         assert_eq!(found(&file.join("b.gguf"), &Seen::at), Finding::Gone, "below a file");
         assert_eq!(found(&file, &Seen::at), model_at(file.to_str().unwrap()));
+        assert_eq!(found(home.path(), &Seen::at), model_at(file.to_str().unwrap()));
+        // A Mac writes hidden files beside others on some volumes.
+        std::fs::write(home.path().join("._a.gguf"), "").unwrap();
+        std::fs::create_dir(home.path().join("x.gguf")).unwrap();
         assert_eq!(found(home.path(), &Seen::at), model_at(file.to_str().unwrap()));
         assert_eq!(found(Path::new("/dev/zero"), &Seen::at), Finding::Other);
         let link = home.path().join("b.gguf");

@@ -58,7 +58,7 @@ class Adding {
   #waiting = 0;
 
   /**
-   * Lists the models among these, and loads the model if it is only one. Opening it is what a node remembers it by. What is said of
+   * Lists the models among these, and loads the model if it is only one. The node lists a model once it has been opened. What is said of
    * an addition stays while others wait.
    */
   add(given: Given[]): Promise<void> {

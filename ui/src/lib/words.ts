@@ -512,7 +512,7 @@ export const english = {
       case "no_config":
         return `${name} has weights, but no config.json. Drop a folder with both.`;
       case "no_weights":
-        return `${name} comes without weights. Drop a folder with config.json and .safetensors files.`;
+        return `${name} has no weights. Drop a folder with config.json and .safetensors files.`;
       case "pickled":
         return `${name} isn’t opened: .bin, .pt, .pth and .ckpt files can run any program. Look for the model’s .gguf or .safetensors files.`;
       case "gone":
@@ -520,7 +520,7 @@ export const english = {
       case "closed":
         return `${name} can’t be read: you don’t have permission to open it.`;
       case "unnameable":
-        return `${name} can’t be loaded with this name. Rename it, without a space at its end or unreadable letters.`;
+        return `${name} can’t be loaded with this name. Rename it so that the name has no trailing space and no invalid characters.`;
       default:
         return `${name} is not a model. Drop a .gguf file, or a folder with config.json and .safetensors files.`;
     }

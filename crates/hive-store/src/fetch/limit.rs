@@ -21,7 +21,7 @@ pub struct RateLimit {
 #[derive(Debug, Default)]
 struct Shared {
     bucket: Mutex<Bucket>,
-    /// Whoever waits under a limit that is changed waits no longer.
+    /// Ends every wait under the limit before.
     changed: Notify,
 }
 
@@ -37,7 +37,7 @@ impl RateLimit {
     pub fn set(&self, bytes_per_s: Option<NonZeroU64>) {
         let mut bucket = self.bucket();
         if bucket.bytes_per_s != bytes_per_s {
-            // Bytes that came under the old limit do not count under this one.
+            // The new limit starts with an empty debt.
             *bucket = Bucket { bytes_per_s, paid: None };
             self.shared.changed.notify_waiters();
         }
@@ -47,8 +47,11 @@ impl RateLimit {
         self.shared.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pays for bytes that have arrived.
+    /// Charges bytes that have arrived, and waits until the limit allows more.
     pub(crate) async fn pay(&self, bytes: usize) {
+        if self.bucket().bytes_per_s.is_none() {
+            return;
+        }
         let changed = self.shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
