@@ -249,8 +249,14 @@ fn a_pinned_model_stays_in_memory_until_it_is_unpinned() {
     patiently("it is unloaded, too", || !are_in_memory(&ann, &lab, &both)[0]);
     let (code, _, why) = ann.try_run(&lab, &["models", "unpin", STARTER]);
     assert!(code == 1 && why.contains("is not pinned"), "{why}");
-    let (code, _, why) = ann.try_run(&lab, &["models", "pin", "/nothing/is.gguf"]);
-    assert!(code == 1 && why.contains("/nothing/is.gguf"), "{why}");
+    let scratch = lab.scratch();
+    for no_model in ["/nothing/is.gguf", scratch.join("empty").to_str().unwrap()] {
+        std::fs::create_dir_all(scratch.join("empty")).unwrap();
+        let (code, _, why) = ann.try_run(&lab, &["models", "pin", no_model]);
+        assert!(code == 1 && why.contains(no_model), "{why}");
+        let (code, _, why) = ann.try_run(&lab, &["models", "alias", "none", no_model]);
+        assert!(code == 1 && why.contains(no_model), "{why}");
+    }
 }
 
 #[test]

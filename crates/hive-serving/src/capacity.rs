@@ -24,7 +24,7 @@ impl Serving {
     /// The capacity for a model. The memory of unused models counts as free, since they would be unloaded, and so does
     /// the model's own, if it is loaded.
     pub fn capacity_for(&self, model: Option<&str>) -> Capacity {
-        let wanted = model.map_or_else(ModelRequest::default, ModelRequest::named);
+        let wanted = self.usual(&model.map_or_else(ModelRequest::default, ModelRequest::named));
         let machines = self.member().candidates(None, &self.freed_for(&wanted), Scope::Healthy);
         let mut profiles = self.member().peers().present();
         profiles.push((self.member().id(), self.member().profile()));

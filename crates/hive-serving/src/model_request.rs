@@ -1,6 +1,6 @@
 //! Requests for a model.
 
-use hive_stage::{aside, models};
+use hive_stage::models;
 use serde::{Deserialize, Serialize};
 
 /// A model, and the number of machines to run it on.
@@ -15,12 +15,6 @@ pub struct ModelRequest {
 impl ModelRequest {
     /// The model with this name from [`models::names`], on as many machines as the plan says.
     pub fn named(name: &str) -> Self {
-        Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }.usual()
-    }
-
-    /// The same request under the model's canonical name, so that aliases do not load it several times.
-    pub(crate) fn usual(&self) -> Self {
-        let usual = |name: &String| aside(|| models::usual_name(name));
-        Self { model: self.model.as_ref().map(usual), stages: self.stages }
+        Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }
     }
 }

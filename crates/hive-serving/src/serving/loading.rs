@@ -63,7 +63,11 @@ impl Serving {
 
     /// The model of this request; loads it if necessary.
     pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
-        let wanted = &self.usual(wanted);
+        self.model_of(&self.usual(wanted)).await
+    }
+
+    /// The model of a request under its canonical name.
+    pub(super) async fn model_of(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         self.wait_for_restore(wanted).await;
         let known = self.ring_of(wanted);
         if let Some(ring) = &known
