@@ -73,7 +73,7 @@ async fn remove(State(node): State<Node>, Query(ModelName { model }): Query<Mode
 
 /// Keeps a model in memory once it is loaded, and on the disk.
 async fn pin(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
-    node.pin(&model).map_err(mark_refusal)?;
+    node.pin(&model).await.map_err(mark_refusal)?;
     Ok(Json(Done::DONE))
 }
 
@@ -88,7 +88,7 @@ async fn aliases(State(node): State<Node>) -> Json<Vec<Alias>> {
 }
 
 async fn set_alias(State(node): State<Node>, Json(alias): Json<Alias>) -> Result<Json<Done>, Refusal> {
-    node.set_alias(&alias).map_err(mark_refusal)?;
+    node.set_alias(&alias).await.map_err(mark_refusal)?;
     Ok(Json(Done::DONE))
 }
 
@@ -130,6 +130,7 @@ fn mark_refusal(error: MarkError) -> Refusal {
         MarkError::Find(error) => serve_refusal(error.into()),
         MarkError::NotPinned(_) => Refusal::bad("not_pinned", error),
         MarkError::Malformed(_) => Refusal::bad("malformed_alias", error).param("alias"),
+        MarkError::Adapter(_) => Refusal::bad("adapter_not_found", error).param("adapter"),
         MarkError::Taken(_) => Refusal::bad("alias_taken", error).param("alias"),
         MarkError::NoAlias(_) => Refusal::missing("alias_not_found", error),
         MarkError::NotKept(_) => Refusal::internal(error),

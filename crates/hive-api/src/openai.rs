@@ -109,6 +109,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
 fn generate_refusal(error: GenerateError) -> Refusal {
     match error {
         GenerateError::TooLong { .. } | GenerateError::NoRoom { .. } => Refusal::bad("context_length_exceeded", error),
+        GenerateError::Adapter(_) => Refusal::bad("adapter_not_usable", error),
         GenerateError::Prompt(TextError::Start(_)) => Refusal::internal(error),
         error => Refusal::bad("invalid_value", error),
     }

@@ -16,6 +16,7 @@ pub mod sampling;
 pub mod shard;
 mod span;
 
+mod adapter;
 mod blocks;
 mod embedding;
 mod error;
@@ -30,6 +31,7 @@ mod stage;
 #[path = "../../hive-weights/tests/common/oracle.rs"]
 mod oracle;
 
+pub use adapter::{AdapterId, AdapterRefused};
 pub use device::Compute;
 pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};

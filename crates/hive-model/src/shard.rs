@@ -11,9 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hive_weights::ModelFiles;
+use hive_weights::adapter::Adapter;
 use mlx_rs::{Array, ops};
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::{AdapterId, AdapterRefused, Adapters, LayerAdapter};
+use crate::blocks::layer::Layer;
 use crate::device::Compute;
 use crate::error::ComputeError;
 use crate::hidden::{ActivationType, Hidden, all_finite};
@@ -49,6 +52,8 @@ pub struct SessionOptions {
     pub prompt: Vec<u32>,
     /// Tokens of the answer that were sampled before this session was opened; the answer resumes after them.
     pub answer: Vec<u32>,
+    /// The adapter that changes the model for this session; it must be loaded.
+    pub adapter: Option<AdapterId>,
 }
 
 /// The input of a stage for one session.
@@ -125,6 +130,9 @@ pub enum ForwardError {
     /// The stage cannot take this input.
     #[error("the stage cannot take its input: {0}")]
     Input(String),
+    /// The session's adapter is not loaded.
+    #[error("the adapter {0:?} is not loaded")]
+    UnknownAdapter(AdapterId),
     /// The computation failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
@@ -202,6 +210,7 @@ pub struct Shard {
     arithmetic: Arithmetic,
     vocabulary: usize,
     max_context: usize,
+    adapters: Adapters,
     sessions: BTreeMap<SessionId, Session>,
 }
 
@@ -233,6 +242,12 @@ impl Shard {
             arithmetic,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
+            adapters: Adapters::new(
+                start,
+                config.layers,
+                config.specs[start..end].iter().map(|spec| Layer::targets(config.hidden, spec)).collect(),
+                arithmetic,
+            ),
             sessions: BTreeMap::new(),
         })
     }
@@ -257,8 +272,47 @@ impl Shard {
         self.arithmetic.activation
     }
 
+    /// Loads an adapter for sessions to come. If it is loaded already, this does nothing. Adapters that no open session
+    /// uses make room for it.
+    ///
+    /// # Errors
+    /// It is of another model, or too large.
+    pub fn load_adapter(&mut self, id: AdapterId, adapter: &Adapter<'_>) -> Result<(), AdapterRefused> {
+        let used = self.sessions.values().filter_map(|session| session.options.adapter).collect();
+        self.adapters.load(id, adapter, &used)
+    }
+
+    /// The adapters that are loaded.
+    pub fn adapters(&self) -> Vec<AdapterId> {
+        self.adapters.ids().collect()
+    }
+
+    fn check_adapter(&self, options: &SessionOptions) -> Result<(), ForwardError> {
+        match options.adapter {
+            Some(id) if !self.adapters.has(id) => Err(ForwardError::UnknownAdapter(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The adapter that these sessions have in common.
+    fn adapter_of(&self, sessions: &[Session]) -> Result<Option<&[LayerAdapter]>, ComputeError> {
+        let Some(id) = sessions.first().and_then(|session| session.options.adapter) else { return Ok(None) };
+        let layers = self.adapters.layers(id);
+        layers.map(Some).ok_or_else(|| ComputeError::Mlx(ForwardError::UnknownAdapter(id).to_string()))
+    }
+
+    fn adapter_of_slot(&self, slot: &Slot) -> Option<AdapterId> {
+        self.sessions.get(&slot.session).and_then(|session| session.options.adapter)
+    }
+
+    /// Whether the sessions of a batch have the same adapter, or none has one.
+    fn is_of_one_adapter(&self, batch: &[Slot]) -> bool {
+        batch.windows(2).all(|pair| self.adapter_of_slot(&pair[0]) == self.adapter_of_slot(&pair[1]))
+    }
+
     /// Opens a session at position 0, replacing any session with this id.
     pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
+        self.check_adapter(&options)?;
         let caches = self.stage.caches()?;
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
         self.sessions.insert(session, Session::new(options, 0, answer, caches));
@@ -275,6 +329,7 @@ impl Shard {
         position: usize,
         options: SessionOptions,
     ) -> Result<usize, ForwardError> {
+        self.check_adapter(&options)?;
         let state = self.sessions.remove(&from).ok_or(ForwardError::UnknownSession(from))?;
         if position > state.position {
             return Err(ForwardError::Position { session: from, at: state.position, given: position });
@@ -323,7 +378,7 @@ impl Shard {
         let problems: Vec<Option<ForwardError>> = batch.iter().map(|slot| self.check(slot, &mut seen).err()).collect();
         let sound: Vec<&Slot> =
             batch.iter().zip(&problems).filter(|(_, problem)| problem.is_none()).map(|(slot, _)| slot).collect();
-        let mut results = self.forward_sound(&sound).into_iter();
+        let mut results = self.forward_by_adapter(&sound).into_iter();
         let result = |problem: Option<ForwardError>| match problem {
             Some(problem) => Some(Err(problem)),
             None => results.next(),
@@ -331,7 +386,25 @@ impl Shard {
         problems.into_iter().filter_map(result).collect()
     }
 
-    /// Computes slots that have been checked: all together or, if that fails on the fast kernels, one by one.
+    /// Computes slots that have been checked, those of each adapter together.
+    fn forward_by_adapter(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
+        let mut groups: BTreeMap<Option<AdapterId>, Vec<usize>> = BTreeMap::new();
+        for (index, slot) in batch.iter().enumerate() {
+            groups.entry(self.adapter_of_slot(slot)).or_default().push(index);
+        }
+        if groups.len() == 1 {
+            return self.forward_sound(batch);
+        }
+        let mut results: Vec<(usize, Result<Output, ForwardError>)> = Vec::with_capacity(batch.len());
+        for indices in groups.into_values() {
+            let slots: Vec<&Slot> = indices.iter().map(|index| batch[*index]).collect();
+            results.extend(indices.into_iter().zip(self.forward_sound(&slots)));
+        }
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Computes slots of one adapter: all together or, if that fails on the fast kernels, one by one.
     fn forward_sound(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
         match self.forward_together(batch) {
             Ok(results) => results,
@@ -435,6 +508,7 @@ impl Shard {
     }
 
     fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Computed, ComputeError> {
+        let adapter = self.adapter_of(sessions)?;
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
         for (slot, session) in batch.iter().zip(sessions.iter_mut()) {
@@ -442,7 +516,7 @@ impl Shard {
             start = rows.end;
             spans.push(Span { rows, offset: slot.position, caches: &mut session.caches });
         }
-        let hidden = self.stage.forward(x, &mut spans)?;
+        let hidden = self.stage.forward(x, &mut spans, adapter)?;
         let sampled: Vec<usize> =
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
         let result = if self.stage.samples() && !sampled.is_empty() {
@@ -574,7 +648,7 @@ impl Shard {
     pub fn logits_of(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
         let mut caches = self.stage.caches()?;
         let span = Span { rows: 0..tokens.len(), offset: 0, caches: &mut caches };
-        let hidden = self.stage.forward(self.stage.embed(tokens)?, &mut [span])?;
+        let hidden = self.stage.forward(self.stage.embed(tokens)?, &mut [span], None)?;
         let logits = self.stage.logits(&hidden, &[tokens.len() - 1])?;
         logits.eval().map_err(ComputeError::from)?;
         Ok(logits.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec())

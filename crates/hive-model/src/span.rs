@@ -1,7 +1,10 @@
-//! A session's part of a batch on its way through the layers.
+//! A batch on its way through the layers, and each session's part of it.
 
 use std::ops::Range;
 
+use mlx_rs::Array;
+
+use crate::adapter::LayerAdapter;
 use crate::kv::LayerCache;
 
 /// One session's part of a batch.
@@ -12,4 +15,13 @@ pub(crate) struct Span<'a> {
     pub(crate) offset: usize,
     /// One cache per layer of the stage.
     pub(crate) caches: &'a mut [LayerCache],
+}
+
+/// A batch at one layer.
+pub(crate) struct Batch<'a, 'c> {
+    pub(crate) spans: &'a mut [Span<'c>],
+    /// The positions of several sessions with a token each, for the plain kernels.
+    pub(crate) offsets: Option<&'a Array>,
+    /// What is added to the layer; the same for all sessions.
+    pub(crate) adapter: Option<&'a LayerAdapter>,
 }

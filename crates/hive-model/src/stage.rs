@@ -8,6 +8,7 @@ use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
+use crate::adapter::LayerAdapter;
 use crate::blocks::ahead::Ahead;
 use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes, cache_shape};
 use crate::blocks::layer_inputs::LayerInputs;
@@ -17,7 +18,7 @@ use crate::error::{ComputeError, LoadError};
 use crate::footprint::Footprint;
 use crate::kv::{KvLayout, LayerCache};
 use crate::linear::{Arithmetic, Linear};
-use crate::span::Span;
+use crate::span::{Batch, Span};
 
 struct Head {
     norm: Norm,
@@ -217,7 +218,13 @@ impl Stage {
     }
 
     /// `[tokens, hidden] -> [tokens, hidden]`, with the layers' own inputs behind them; extends the caches.
-    pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
+    /// `adapter` is what is added to each layer, for all sessions.
+    pub(crate) fn forward(
+        &self,
+        mut x: Array,
+        spans: &mut [Span],
+        adapter: Option<&[LayerAdapter]>,
+    ) -> Result<Array, ComputeError> {
         let inputs = (x.dim(1) as usize > self.hidden).then(|| x.index((.., self.hidden as i32..)));
         if inputs.is_some() {
             x = self.columns(&x, 0..self.hidden)?;
@@ -241,7 +248,9 @@ impl Stage {
                 _ => None,
             };
             used += width;
-            x = layer.forward(&x, own.as_ref(), *cache, spans, offsets.as_ref(), &mut ahead)?;
+            let adapter = adapter.and_then(|layers| layers.get(index)).filter(|adapter| !adapter.is_empty());
+            let mut batch = Batch { spans: &mut *spans, offsets: offsets.as_ref(), adapter };
+            x = layer.forward(&x, own.as_ref(), *cache, &mut batch, &mut ahead)?;
             ahead.built_layer(index, &x)?;
         }
         match inputs {

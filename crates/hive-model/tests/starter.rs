@@ -66,7 +66,7 @@ impl Ring {
 
     fn generate(&mut self, prompt: &[u32], count: usize, chunk: usize, sampling: Sampling, end: &[u32]) -> Vec<u32> {
         let session = SessionId(1);
-        self.open(session, &SessionOptions { sampling, prompt: prompt.to_vec(), answer: Vec::new() });
+        self.open(session, &SessionOptions { sampling, prompt: prompt.to_vec(), ..SessionOptions::default() });
         let mut position = 0;
         let mut next = None;
         for part in prompt.chunks(chunk) {
@@ -291,6 +291,7 @@ fn a_session_that_is_adopted_goes_on_as_if_all_of_it_had_been_computed() {
         sampling: Sampling { repetition_penalty: 1.3, ..Sampling::default() },
         prompt: turns.clone(),
         answer: Vec::new(),
+        adapter: None,
     };
     let token = |session: u128, position: usize, tokens: &[u32], shard: &mut Shard| {
         let input = Input::Tokens(tokens.to_vec());

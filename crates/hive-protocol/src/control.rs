@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use hive_model::shard::Input;
-use hive_model::{Compute, Hidden, SessionOptions};
+use hive_model::{AdapterId, Compute, Hidden, SessionOptions};
 use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 use crate::RowDigest;
 
 /// Versions of this protocol that this node speaks, oldest and newest.
-pub const SPEAKS: (u32, u32) = (2, 2);
+pub const SPEAKS: (u32, u32) = (3, 3);
 
 /// Identifies a loaded model across the nodes that hold its stages. Random, so that it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -206,6 +206,17 @@ pub struct WantedBytes {
     pub ranges: Vec<Range<u64>>,
 }
 
+/// An adapter that is about to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterHead {
+    /// The digest of its two files.
+    pub id: AdapterId,
+    /// The size of `adapter_config.json`, in bytes.
+    pub config_bytes: u64,
+    /// The size of the file with its matrices, in bytes.
+    pub tensor_bytes: u64,
+}
+
 /// A request on a control stream. Variants are encoded by position, so new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -254,6 +265,9 @@ pub enum Request {
     Outline(String),
     /// Send bytes of a model's file; they follow on the same stream.
     Bytes(WantedBytes),
+    /// Load an adapter into a stage. Answered with `Done` if it is loaded already, or with `Lacks`; then the bytes of its
+    /// two files follow on the same stream, in parts, and the answer is `Done` or `Unfit`.
+    Adapt(StageId, AdapterHead),
 }
 
 /// A reply on a control stream. New variants go to the end.

@@ -14,8 +14,8 @@ mod profile;
 mod refusal;
 
 pub use control::{
-    Arithmetic, Continued, Drain, Hello, ModelSource, Neighbours, Pulse, Recompute, Replay, Reply, Request, RingId,
-    Role, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec, WantedBytes, logged, random_id,
+    AdapterHead, Arithmetic, Continued, Drain, Hello, ModelSource, Neighbours, Pulse, Recompute, Replay, Reply,
+    Request, RingId, Role, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec, WantedBytes, logged, random_id,
 };
 pub use copies::ModelCopy;
 pub use digest::{RowDigest, digests, token_digests};

@@ -11,12 +11,12 @@ use golden::Golden;
 use hive_host::{Heat, Power};
 use hive_model::sampling::Sampling;
 use hive_model::shard::Input;
-use hive_model::{ActivationType, Compute, Hidden, SessionOptions};
+use hive_model::{ActivationType, AdapterId, Compute, Hidden, SessionOptions};
 use hive_net::{Identity, PeerAddr, PeerId};
 use hive_protocol::{
-    Arithmetic, Beat, Continued, Drain, Greeting, Hello, ModelCopy, ModelSource, Neighbours, Profile, Pulse, Recompute,
-    Replay, Reply, Request, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec,
-    WantedBytes,
+    AdapterHead, Arithmetic, Beat, Continued, Drain, Greeting, Hello, ModelCopy, ModelSource, Neighbours, Profile,
+    Pulse, Recompute, Replay, Reply, Request, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport,
+    StageSpec, WantedBytes,
 };
 
 fn peer(number: u8) -> PeerId {
@@ -71,7 +71,7 @@ fn options() -> SessionOptions {
         logprobs: Some(5),
         seed: 99,
     };
-    SessionOptions { sampling, prompt: vec![1, 200, 70_000], answer: vec![4, 5] }
+    SessionOptions { sampling, prompt: vec![1, 200, 70_000], answer: vec![4, 5], adapter: Some(AdapterId([7; 32])) }
 }
 
 fn session_spec() -> SessionSpec {
@@ -168,6 +168,7 @@ fn question_name(request: &Request) -> &'static str {
         Request::Fetch(..) => "fetch",
         Request::Outline(_) => "outline",
         Request::Bytes(_) => "bytes",
+        Request::Adapt(..) => "adapt",
     }
 }
 
@@ -204,6 +205,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Fetch(stage_spec().source, 5..19)),
         ("", Request::Outline("d1635e".to_owned())),
         ("", Request::Bytes(wanted_bytes())),
+        ("", Request::Adapt(stage(), AdapterHead { id: AdapterId([7; 32]), config_bytes: 300, tensor_bytes: 70_000 })),
     ]
 }
 

@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use hive_model::Sampling;
 use hive_net::PeerId;
-use hive_stage::Pieces;
+use hive_stage::{AdapterFiles, Pieces};
 use hive_text::detokenizer::Detokenizer;
 use hive_text::stop::StopStrings;
 use tokio::sync::OwnedSemaphorePermit;
@@ -49,6 +49,7 @@ pub(crate) struct Answer {
     epoch: u32,
     session: u128,
     prompt: Vec<u32>,
+    adapter: Option<AdapterFiles>,
     sampling: Sampling,
     end_tokens: Vec<u32>,
     last_position: u32,
@@ -102,6 +103,7 @@ impl Answer {
             source,
             epoch: 0,
             session: 0,
+            adapter: request.adapter.clone(),
             sampling: request.sampling.clone(),
             end_tokens: if request.ignore_end { Vec::new() } else { card.end_tokens.clone() },
             last_position: (prompt.len() + request.resume_tokens.len() + max_tokens - 1) as u32,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hive_stage::{AdapterFiles, NotAdapted};
 use jiff::civil::DateTime;
 use tokio::sync::mpsc;
 
@@ -80,10 +81,26 @@ impl Ring {
         if max_tokens == 0 || known + max_tokens > room {
             return Err(GenerateError::NoRoom { tokens, room });
         }
+        if let Some(adapter) = &request.adapter {
+            self.check_adapter(adapter).await?;
+        }
         let id = self.new_id();
         let answer = Answer::new(id, self.clone(), source, prompt, request, max_tokens, started);
         let events = start(answer).await.map_err(|error| GenerateError::Resume(error.to_string()))?;
         Ok(Reply { id, ring: self.clone(), events })
+    }
+
+    /// Has every stage load the adapter, to learn whether it suits the model. A stage that cannot be reached gets it with
+    /// its session.
+    async fn check_adapter(&self, adapter: &AdapterFiles) -> Result<(), GenerateError> {
+        for index in 0..self.stages().len() {
+            match self.give_adapter(index, adapter).await {
+                Err(NotAdapted::Unfit(why)) => return Err(GenerateError::Adapter(why)),
+                Err(NotAdapted::Failed(why)) => tracing::info!("stage {index} does not have the adapter yet: {why}"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     fn check_resume_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use hive_model::AdapterId;
 use hive_protocol::Continued;
 use hive_stage::Pieces;
 
@@ -22,6 +23,8 @@ struct Retained {
     tokens: Vec<u32>,
     /// The pieces in which they were computed.
     pieces: Pieces,
+    /// The adapter that they were computed with.
+    adapter: Option<AdapterId>,
 }
 
 /// The retained sessions, the most recent last.
@@ -42,8 +45,14 @@ impl PrefixCache {
     }
 
     /// Retains a session; returns those that have to make room for it.
-    pub(crate) fn retain(&mut self, session: u128, tokens: Vec<u32>, pieces: Pieces) -> Vec<u128> {
-        self.sessions.push_back(Retained { session, tokens, pieces });
+    pub(crate) fn retain(
+        &mut self,
+        session: u128,
+        tokens: Vec<u32>,
+        pieces: Pieces,
+        adapter: Option<AdapterId>,
+    ) -> Vec<u128> {
+        self.sessions.push_back(Retained { session, tokens, pieces, adapter });
         self.latest = Some(Instant::now());
         let mut dropped = Vec::new();
         let own_tokens = self.own_tokens;
@@ -72,8 +81,8 @@ impl PrefixCache {
     }
 
     /// Takes out the session that has the longest common prefix with `tokens`, and the pieces in which it was computed.
-    /// At least one token is left to compute, from which the next is sampled.
-    pub(crate) fn reuse(&mut self, tokens: &[u32]) -> Option<(Continued, Pieces)> {
+    /// At least one token is left to compute, from which the next is sampled. Only what this adapter computed counts.
+    pub(crate) fn reuse(&mut self, tokens: &[u32], adapter: Option<AdapterId>) -> Option<(Continued, Pieces)> {
         let common = |retained: &[u32]| {
             let equal = retained.iter().zip(tokens).take_while(|(a, b)| a == b).count();
             equal.min(tokens.len().saturating_sub(1))
@@ -82,6 +91,7 @@ impl PrefixCache {
             .sessions
             .iter()
             .enumerate()
+            .filter(|(_, retained)| retained.adapter == adapter)
             .map(|(index, retained)| (index, common(&retained.tokens)))
             .max_by_key(|(_, position)| *position)
             .filter(|(_, position)| *position >= SHORTEST)?;
@@ -101,11 +111,11 @@ mod tests {
     }
 
     fn retain(cache: &mut PrefixCache, session: u128, tokens: Vec<u32>) -> Vec<u128> {
-        cache.retain(session, tokens, Pieces::default())
+        cache.retain(session, tokens, Pieces::default(), None)
     }
 
     fn reuse(cache: &mut PrefixCache, tokens: &[u32]) -> Option<Continued> {
-        cache.reuse(tokens).map(|(continued, _)| continued)
+        cache.reuse(tokens, None).map(|(continued, _)| continued)
     }
 
     #[test]
@@ -123,8 +133,20 @@ mod tests {
         let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         let mut pieces = Pieces::default();
         pieces.began(20);
-        cache.retain(1, tokens(0..30), pieces.clone());
-        assert_eq!(cache.reuse(&tokens(0..40)).map(|(_, pieces)| pieces), Some(pieces));
+        cache.retain(1, tokens(0..30), pieces.clone(), None);
+        assert_eq!(cache.reuse(&tokens(0..40), None).map(|(_, pieces)| pieces), Some(pieces));
+    }
+
+    #[test]
+    fn what_another_adapter_computed_is_not_reused() {
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
+        let [mine, other] = [1, 2].map(|number| Some(AdapterId([number; 32])));
+        cache.retain(1, tokens(0..30), Pieces::default(), mine);
+        cache.retain(2, tokens(0..30), Pieces::default(), None);
+        assert!(cache.reuse(&tokens(0..40), other).is_none());
+        let session = |reused: Option<(Continued, Pieces)>| reused.map(|(continued, _)| continued.session);
+        assert_eq!(session(cache.reuse(&tokens(0..40), mine)), Some(1));
+        assert_eq!(session(cache.reuse(&tokens(0..40), None)), Some(2));
     }
 
     #[test]

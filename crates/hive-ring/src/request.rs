@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hive_model::Sampling;
 use hive_model::sampling::SamplingError;
+use hive_stage::AdapterFiles;
 use hive_text::template::{Conversation, Message};
 use hive_types::grouped;
 use hive_worker::text::TextError;
@@ -15,6 +16,8 @@ pub struct Request {
     pub conversation: Conversation,
     /// Resume tokens: those of an answer that broke off. The answer resumes after them and does not repeat them.
     pub resume_tokens: Vec<u32>,
+    /// The adapter that changes the model for this answer.
+    pub adapter: Option<AdapterFiles>,
     /// How tokens are sampled.
     pub sampling: Sampling,
     /// Maximum length of the answer, in tokens; `None` is as long as the context allows.
@@ -35,6 +38,7 @@ impl Request {
         Self {
             conversation: Conversation::new(messages),
             resume_tokens: Vec::new(),
+            adapter: None,
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
@@ -82,6 +86,9 @@ pub enum GenerateError {
     /// The answer cannot be resumed: the model does not know a resume token, or one of them ends the answer.
     #[error("the answer can't be continued: {0}")]
     Resume(String),
+    /// The adapter does not suit the model.
+    #[error("{0}")]
+    Adapter(String),
     /// An answer without tokens was requested.
     #[error("an answer needs at least 1 token")]
     NoTokens,

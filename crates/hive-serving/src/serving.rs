@@ -13,11 +13,12 @@ mod loads;
 mod manual;
 mod marking;
 mod moving;
-mod pinned;
 mod place;
 mod placements;
 mod restore;
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_peers::Membership;
 use hive_ring::Ring;
-use hive_stage::{InUse, StageHost, aside, models};
+use hive_stage::{AdapterFiles, InUse, StageHost, aside, models};
 use hive_types::{LoadingView, ModelView};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
@@ -38,7 +39,6 @@ use crate::views::view;
 use fetches::Fetches;
 pub use loading::Layout;
 use loads::Loads;
-use pinned::Pinned;
 
 struct Loaded {
     wanted: ModelRequest,
@@ -89,7 +89,10 @@ struct Inner {
     marks: Mutex<Marks>,
     /// Held while that file is written.
     saving_marks: Mutex<()>,
-    pinned: Mutex<Vec<Pinned>>,
+    /// What keeps the parts of pinned models on this disk, by name.
+    held: Mutex<BTreeMap<String, InUse>>,
+    /// Adapters that requests have used, by folder.
+    adapters: Mutex<HashMap<PathBuf, AdapterFiles>>,
 }
 
 impl Serving {
@@ -111,7 +114,8 @@ impl Serving {
             manual: Mutex::new(placements.manual),
             marks: Mutex::new(marks),
             saving_marks: Mutex::default(),
-            pinned: Mutex::default(),
+            held: Mutex::default(),
+            adapters: Mutex::default(),
         };
         let serving = Self { inner: Arc::new(inner) };
         serving.hold_pinned();

@@ -9,6 +9,7 @@ use hive_model::{CarriedSession, KvLayout, SessionId, SessionOptions};
 use hive_net::Frame;
 use serde::de::DeserializeOwned;
 
+use crate::adapters::AdapterBytes;
 use crate::stage::{Part, Transit, fuzzing as stage};
 use hive_protocol::Profile;
 use hive_protocol::{Hello, Reply, Request, RingId, SessionSpec, StageId};
@@ -77,6 +78,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         postcard::to_stdvec(&Request::Greet("{\"name\":\"a\"}".to_owned())),
         postcard::to_stdvec(&Request::Open(stage, spec())),
         postcard::to_stdvec(&Request::RenewLeases(vec![stage, stage])),
+        postcard::to_stdvec(&Request::Adapt(stage, AdapterBytes { config: vec![1], tensors: vec![2] }.head())),
         postcard::to_stdvec(&Reply::Greeting("{\"name\":\"a\"}".to_owned())),
         postcard::to_stdvec(&Reply::Refused("no".to_owned())),
         Ok(parts.iter().filter_map(|part| postcard::to_stdvec(part).ok()).collect::<Vec<_>>().concat()),

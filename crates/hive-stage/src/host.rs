@@ -1,5 +1,6 @@
 //! The stages on this machine, its own and other machines', and the rings that it coordinates.
 
+mod adapting;
 mod asking;
 mod budget;
 mod drain;
@@ -30,11 +31,12 @@ use hive_net::{Frame, Pace, PeerId};
 use hive_peers::{Changes, Local, Membership};
 use hive_protocol::{RingId, StageId};
 use hive_store::{InUse, Token};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::catalogue::Catalogue;
 use crate::fetching::Fetching;
 use crate::stage::Stage;
+pub use adapting::NotAdapted;
 use budget::Grant;
 pub use eviction::Held;
 use guests::Eviction;
@@ -96,6 +98,8 @@ struct Inner {
     catalogue: Catalogue,
     fetching: Fetching,
     trust_paths: bool,
+    /// Adapters that are being received.
+    adapting: Arc<Semaphore>,
     /// The rate at which frames are sent.
     pace: Pace,
     streams: Streams,
@@ -149,6 +153,7 @@ impl StageHost {
             catalogue,
             fetching: Fetching::new(fetches == Fetches::MachinesAndHub, disk_cap),
             trust_paths,
+            adapting: Arc::new(Semaphore::new(adapting::MAX_AT_ONCE)),
             pace: Pace::default(),
             streams: Streams::default(),
         };

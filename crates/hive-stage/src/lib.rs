@@ -8,6 +8,7 @@
 //! Invariants: ownership is checked before anything else in an order; memory is counted by use, not by claim; a stage
 //! knows its neighbours and its owner, and nothing of its ring.
 
+mod adapters;
 mod catalogue;
 mod fetching;
 #[doc(hidden)]
@@ -22,10 +23,11 @@ mod stage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use adapters::{AdapterFiles, AdapterFilesError};
 pub use catalogue::{Catalogue, Place};
 pub use fetching::FetchFailure;
 pub use hive_store::InUse;
-pub use host::{Fetches, Held, HostOptions, StageHost};
+pub use host::{Fetches, Held, HostOptions, NotAdapted, StageHost};
 pub use pieces::Pieces;
 pub use runtime::{aside, runtime};
 pub use stage::{Destination, Failure, Fault, failure_of, prompt_frame, sampled_of};

@@ -4,6 +4,7 @@
 //! the previous stage (or the coordinator), results from the worker.
 
 mod actor;
+mod adapters;
 mod adopting;
 mod digest;
 mod frames;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use hive_model::AdapterId;
 use hive_net::Frame;
 use hive_net::stage::Budget;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +35,7 @@ use hive_peers::Tasks;
 use hive_protocol::{Arithmetic, Reply, Request, StageSpec};
 use hive_worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
+use crate::adapters::AdapterBytes;
 use actor::Actor;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use frames::failed_frame;
@@ -213,6 +216,23 @@ impl Stage {
             Err(_) => false,
         };
         Ok(Reply::Pulse(self.activity.pulse(passed, asked)))
+    }
+
+    /// Whether an adapter is loaded.
+    pub(crate) async fn has_adapter(&self, id: AdapterId) -> Result<bool, String> {
+        self.put_adapter(id, None).await
+    }
+
+    /// Loads an adapter, unless it is loaded.
+    pub(crate) async fn adapt(&self, id: AdapterId, bytes: AdapterBytes) -> Result<(), String> {
+        self.put_adapter(id, Some(bytes)).await.map(|_| ())
+    }
+
+    async fn put_adapter(&self, id: AdapterId, bytes: Option<AdapterBytes>) -> Result<bool, String> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Adapt(id, bytes, answer)).await;
+        let answered = tokio::time::timeout(REPORT_TIMEOUT, answered).await;
+        answered.map_or_else(|_| None, Result::ok).unwrap_or_else(|| Err("the stage does not answer".to_owned()))
     }
 
     /// The sessions and their lengths, in tokens.

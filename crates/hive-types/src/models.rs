@@ -89,6 +89,9 @@ pub struct Alias {
     pub alias: String,
     /// The model's name.
     pub model: String,
+    /// The LoRA adapter that answers under this name use: a folder, or `owner/name` from the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
 }
 
 /// An alias: `DELETE /hive/v1/aliases`.

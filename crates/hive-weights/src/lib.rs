@@ -10,6 +10,7 @@
 //!
 //! `examples/oracle.rs` reads tokenizers and chat templates as HiveMind does.
 
+pub mod adapter;
 pub mod config;
 pub mod files;
 pub mod weights;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hive_model::shard::{Input, Output};
-use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
+use hive_model::{AdapterId, CarriedSession, Compute, SessionId, SessionOptions};
 use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub struct Work {
 pub enum ToWorker {
     /// Loads a shard; the first message.
     Load(LoadOrder),
+    /// Loads an adapter: the bytes of `adapter_config.json` and of the file with its matrices.
+    Adapt(AdapterId, Raw, Raw),
     /// Opens a session.
     Open(SessionId, SessionOptions),
     /// Reuses a session's cache under another id, from a position on or from one before it.
@@ -200,6 +202,8 @@ pub enum FromWorker {
     Checked,
     /// Loading failed because of the model's files: every machine would fail.
     Unfit(String),
+    /// The reply to [`ToWorker::Adapt`]: all adapters that are loaded now, or why it cannot be.
+    Adapted(AdapterId, Result<Vec<AdapterId>, String>),
 }
 
 impl FromWorker {
@@ -212,6 +216,7 @@ impl FromWorker {
             Self::Failed { session, position, why, blame } => {
                 Self::Failed { session, position, why: border::reason(&why), blame }
             }
+            Self::Adapted(id, Err(why)) => Self::Adapted(id, Err(border::reason(&why))),
             Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
             wordless => wordless,
         }

@@ -11,8 +11,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use hive_model::shard::{ForwardError, LoadError, Slot};
-use hive_model::{CarriedSession, SessionId, SessionOptions, Shard, ShardOptions};
+use hive_model::{AdapterId, CarriedSession, SessionId, SessionOptions, Shard, ShardOptions};
 use hive_weights::ModelFiles;
+use hive_weights::adapter::Adapter;
 use hive_weights::weights::TensorError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -171,6 +172,10 @@ impl WorkerLoop {
         match order {
             ToWorker::Load(order) => self.load(&order)?,
             ToWorker::Forward(work) => self.schedule.push(work),
+            ToWorker::Adapt(id, Raw(config), Raw(tensors)) => {
+                let adapted = self.adapt(id, &config, &tensors);
+                self.send(&FromWorker::Adapted(id, adapted))?;
+            }
             ToWorker::Open(session, options) => {
                 self.stalled.remove(&session);
                 if let Some(shard) = &mut self.shard
@@ -253,6 +258,13 @@ impl WorkerLoop {
             }
             Err(error) => self.send(&FromWorker::LoadFailed(error.to_string())),
         }
+    }
+
+    fn adapt(&mut self, id: AdapterId, config: &[u8], tensors: &[u8]) -> Result<Vec<AdapterId>, String> {
+        let shard = self.shard.as_mut().ok_or("no shard is loaded")?;
+        let adapter = Adapter::open(config, tensors).map_err(|error| error.to_string())?;
+        shard.load_adapter(id, &adapter).map_err(|error| error.to_string())?;
+        Ok(shard.adapters())
     }
 
     /// Exports a session one layer at a time, so that a long conversation's caches are not held twice.

@@ -206,6 +206,9 @@ pub(crate) enum Models {
         /// Model name, .gguf file, or folder
         #[arg(value_parser = parse_model, group = "how")]
         model: Option<String>,
+        /// A LoRA adapter that answers under this name use: a folder, or owner/name from the Hugging Face cache
+        #[arg(long, value_parser = parse_model, requires = "model")]
+        adapter: Option<String>,
         /// Remove the alias; the model stays
         #[arg(long, group = "how", requires = "alias")]
         remove: bool,

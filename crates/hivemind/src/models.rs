@@ -3,6 +3,7 @@
 mod get;
 mod quantize;
 mod search;
+mod shown;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -69,10 +70,10 @@ pub(crate) async fn run(
             Ok(())
         }
         Models::Alias { alias: None, json, .. } => aliases(client, json).await,
-        Models::Alias { alias: Some(alias), model: Some(model), .. } => {
-            let request = Alias { alias, model };
+        Models::Alias { alias: Some(alias), model: Some(model), adapter, .. } => {
+            let request = Alias { alias, model, adapter };
             let _: Done = client.put("/hive/v1/aliases", &request).await?;
-            output::line(format_args!("{} is {} from now on.", request.alias, request.model));
+            output::line(format_args!("{} is {} from now on.", request.alias, target(&request)));
             Ok(())
         }
         Models::Alias { alias: Some(alias), model: None, .. } => {
@@ -98,10 +99,18 @@ async fn aliases(client: &Client, as_json: bool) -> Result<(), Failure> {
     if aliases.is_empty() {
         output::line("No aliases. Add one: hivemind models alias fast MODEL");
     }
-    for Alias { alias, model } in aliases {
-        output::line(format_args!("{alias} · {model}"));
+    for alias in aliases {
+        output::line(format_args!("{} · {}", alias.alias, target(&alias)));
     }
     Ok(())
+}
+
+/// What an alias stands for.
+fn target(alias: &Alias) -> String {
+    match &alias.adapter {
+        Some(adapter) => format!("{} with the adapter {adapter}", alias.model),
+        None => alias.model.clone(),
+    }
 }
 
 async fn token(client: &Client, remove: bool) -> Result<(), Failure> {

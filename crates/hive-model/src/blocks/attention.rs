@@ -7,9 +7,10 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::heads::Heads;
+use crate::adapter::{Place, Target, adapted};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, Projection};
-use crate::span::Span;
+use crate::span::Batch;
 
 pub(super) struct Attention {
     qkv: Projection,
@@ -25,23 +26,26 @@ fn matrices<'a>(
     hidden: usize,
     spec: &AttentionSpec,
 ) -> Result<(Vec<FileMatrix<'a>>, FileMatrix<'a>), TensorError> {
-    let AttentionSpec { heads, kv_heads, head_dim, is_joined, is_gated, .. } = *spec;
     let part =
         |name: &str, rows: usize, columns: usize| weights.file_matrix(&format!("{prefix}.{name}"), rows, columns);
-    let of = |name: &str, heads: usize| part(name, heads * head_dim, hidden);
-    let qkv = if is_joined {
-        vec![of("qkv_proj", heads + 2 * kv_heads)?]
-    } else {
-        let queries = if is_gated { 2 * heads } else { heads };
-        let parts = [("q_proj", queries), ("k_proj", kv_heads), ("v_proj", kv_heads)];
-        let count = match spec.source {
-            KvSource::Projected | KvSource::NormedValues => 3,
-            KvSource::Joint => 2,
-            KvSource::Layer(_) => 1,
-        };
-        parts[..count].iter().map(|(name, heads)| of(name, *heads)).collect::<Result<_, _>>()?
+    let qkv = qkv(spec).into_iter().map(|(name, rows)| part(name, rows, hidden)).collect::<Result<_, _>>()?;
+    Ok((qkv, part("o_proj", hidden, spec.heads * spec.head_dim)?))
+}
+
+/// Queries, keys and values, with their rows.
+fn qkv(spec: &AttentionSpec) -> Vec<(&'static str, usize)> {
+    let AttentionSpec { heads, kv_heads, head_dim, is_joined, is_gated, .. } = *spec;
+    if is_joined {
+        return vec![("qkv_proj", (heads + 2 * kv_heads) * head_dim)];
+    }
+    let queries = if is_gated { 2 * heads } else { heads };
+    let parts = [("q_proj", queries), ("k_proj", kv_heads), ("v_proj", kv_heads)];
+    let count = match spec.source {
+        KvSource::Projected | KvSource::NormedValues => 3,
+        KvSource::Joint => 2,
+        KvSource::Layer(_) => 1,
     };
-    Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
+    parts[..count].iter().map(|(name, heads)| (*name, heads * head_dim)).collect()
 }
 
 impl Attention {
@@ -59,6 +63,14 @@ impl Attention {
             heads: Heads::load(weights, prefix, config, spec, arithmetic)?,
             is_gated: spec.is_gated,
         })
+    }
+
+    /// What adapters can change in such attention.
+    pub(super) fn targets(module: &str, hidden: usize, spec: &AttentionSpec) -> Vec<Target> {
+        vec![
+            Target::of(Place::Input, hidden, module, &qkv(spec)),
+            Target::of(Place::Output, spec.heads * spec.head_dim, module, &[("o_proj", hidden)]),
+        ]
     }
 
     /// The size of such attention in memory, in bytes.
@@ -94,19 +106,13 @@ impl Attention {
     }
 
     /// `x [n, hidden]`, normalized, to what is projected back: `[n, heads head_dim]`. Extends the caches.
-    pub(super) fn attended(
-        &self,
-        x: &Array,
-        layer: usize,
-        spans: &mut [Span],
-        offsets: Option<&Array>,
-    ) -> Result<Array, ComputeError> {
-        let projected = self.qkv.forward(x)?;
+    pub(super) fn attended(&self, x: &Array, layer: usize, batch: &mut Batch) -> Result<Array, ComputeError> {
+        let projected = adapted(batch.adapter, Place::Input, self.qkv.forward(x)?, x)?;
         if self.is_gated {
             let (qkv, gates) = self.without_gates(&projected)?;
-            return Ok(self.heads.attend_all(&qkv, layer, spans, offsets)?.multiply(ops::sigmoid(gates)?)?);
+            return Ok(self.heads.attend_all(&qkv, layer, batch)?.multiply(ops::sigmoid(gates)?)?);
         }
-        self.heads.attend_all(&self.heads.with_norms_of_all(projected)?, layer, spans, offsets)
+        self.heads.attend_all(&self.heads.with_norms_of_all(projected)?, layer, batch)
     }
 
     /// Takes out the gates, of which each follows its query: `[n, heads head_dim]`.

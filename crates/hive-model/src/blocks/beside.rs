@@ -7,6 +7,7 @@ use mlx_rs::Array;
 use super::dense::Dense;
 use super::experts::Experts;
 use super::norm::Norm;
+use crate::adapter::LayerAdapter;
 use crate::error::{ComputeError, LoadError};
 use crate::linear::Arithmetic;
 
@@ -58,8 +59,13 @@ impl Beside {
     }
 
     /// The residual, and what the layer's norm makes of it for the network, to the sum of both.
-    pub(super) fn forward(&self, residual: &Array, normed: &Array) -> Result<Array, ComputeError> {
-        let dense = self.after_dense.forward(&self.dense.forward(normed)?)?;
+    pub(super) fn forward(
+        &self,
+        residual: &Array,
+        normed: &Array,
+        adapter: Option<&LayerAdapter>,
+    ) -> Result<Array, ComputeError> {
+        let dense = self.after_dense.forward(&self.dense.forward(normed, adapter)?)?;
         let experts = self.experts.forward_routed(&self.before_experts.forward(residual)?, residual)?;
         Ok(dense.add(self.after_experts.forward(&experts)?)?)
     }

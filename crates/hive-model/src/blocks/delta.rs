@@ -9,11 +9,12 @@ use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
+use crate::adapter::{LayerAdapter, Place, Target, adapted};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::LayerCache;
 use crate::linear::{Arithmetic, Linear, Projection};
 use crate::recurrent::{BEFORE_END, RecurrentShape};
-use crate::span::Span;
+use crate::span::{Batch, Span};
 use rule::DeltaRule;
 
 pub(super) struct DeltaNet {
@@ -30,14 +31,17 @@ fn matrices<'a>(
     spec: &DeltaSpec,
 ) -> Result<(Vec<FileMatrix<'a>>, FileMatrix<'a>), TensorError> {
     let part = |name: &str, rows: usize| weights.file_matrix(&format!("{prefix}.{name}"), rows, hidden);
+    let input = input(spec).into_iter().map(|(name, rows)| part(name, rows)).collect::<Result<_, _>>()?;
+    Ok((input, weights.file_matrix(&format!("{prefix}.out_proj"), hidden, spec.values())?))
+}
+
+/// The projections of the input, with their rows.
+fn input(spec: &DeltaSpec) -> Vec<(&'static str, usize)> {
     let (channels, values, heads) = (spec.channels(), spec.values(), spec.value_heads);
-    let input = if spec.is_fused {
-        vec![part(FUSED[0], channels + values)?, part(FUSED[1], 2 * heads)?]
-    } else {
-        let rows = [channels, values, heads, heads];
-        SEPARATE.iter().zip(rows).map(|(name, rows)| part(name, rows)).collect::<Result<_, _>>()?
-    };
-    Ok((input, weights.file_matrix(&format!("{prefix}.out_proj"), hidden, values)?))
+    if spec.is_fused {
+        return FUSED.into_iter().zip([channels + values, 2 * heads]).collect();
+    }
+    SEPARATE.into_iter().zip([channels, values, heads, heads]).collect()
 }
 
 impl DeltaNet {
@@ -75,6 +79,14 @@ impl DeltaNet {
         })
     }
 
+    /// What adapters can change in such a net.
+    pub(super) fn targets(module: &str, hidden: usize, spec: &DeltaSpec) -> Vec<Target> {
+        vec![
+            Target::of(Place::Input, hidden, module, &input(spec)),
+            Target::of(Place::Output, spec.values(), module, &[("out_proj", hidden)]),
+        ]
+    }
+
     /// The size of such a net in memory, in bytes.
     pub(super) fn bytes_of(
         weights: &Weights,
@@ -100,8 +112,9 @@ impl DeltaNet {
     }
 
     /// `x [n, hidden]`, normalized, to what is projected back: `[n, value_heads value_dim]`. Keeps new states.
-    pub(super) fn mixed(&self, x: &Array, layer: usize, spans: &mut [Span]) -> Result<Array, ComputeError> {
-        let projected = self.projected(x)?;
+    pub(super) fn mixed(&self, x: &Array, layer: usize, batch: &mut Batch) -> Result<Array, ComputeError> {
+        let projected = self.projected(x, batch.adapter)?;
+        let spans = &mut *batch.spans;
         let mut outputs = Vec::with_capacity(spans.len() + 1);
         for Span { rows, offset, caches } in spans {
             let LayerCache::Recurrent(cache) = &mut caches[layer] else {
@@ -124,8 +137,8 @@ impl DeltaNet {
     }
 
     /// Queries, keys and values, the output's gate, how much is written, and how much is kept, side by side.
-    fn projected(&self, x: &Array) -> Result<Array, ComputeError> {
-        let y = self.input.forward(x)?;
+    fn projected(&self, x: &Array, adapter: Option<&LayerAdapter>) -> Result<Array, ComputeError> {
+        let y = adapted(adapter, Place::Input, self.input.forward(x)?, x)?;
         if !self.rule.spec.is_fused {
             return Ok(y);
         }

@@ -5,6 +5,7 @@ use hive_weights::config::{Activation, DenseSpec};
 use hive_weights::weights::{FileMatrix, TensorError, Weights};
 use mlx_rs::{Array, ops};
 
+use crate::adapter::{LayerAdapter, Place, Target, adapted};
 use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear, Projection};
@@ -25,12 +26,17 @@ fn matrices<'a>(
     let DenseSpec { intermediate, is_joined, .. } = *spec;
     let part =
         |name: &str, rows: usize, columns: usize| weights.file_matrix(&format!("{prefix}.{name}"), rows, columns);
-    let gate_up = if is_joined {
-        vec![part("gate_up_proj", 2 * intermediate, hidden)?]
-    } else {
-        vec![part("gate_proj", intermediate, hidden)?, part("up_proj", intermediate, hidden)?]
-    };
+    let gate_up = gate_up(intermediate, is_joined);
+    let gate_up = gate_up.iter().map(|(name, rows)| part(name, *rows, hidden)).collect::<Result<_, _>>()?;
     Ok((gate_up, part("down_proj", hidden, intermediate)?))
+}
+
+/// Gate and up, with their rows.
+fn gate_up(intermediate: usize, is_joined: bool) -> Vec<(&'static str, usize)> {
+    if is_joined {
+        return vec![("gate_up_proj", 2 * intermediate)];
+    }
+    vec![("gate_proj", intermediate), ("up_proj", intermediate)]
 }
 
 impl Dense {
@@ -74,8 +80,18 @@ impl Dense {
         Some((self.gate_up.packed()?, self.down.packed()?))
     }
 
-    pub(super) fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
-        self.down.forward(&self.gate.forward(&self.gate_up.forward(x)?)?)
+    /// What adapters can change in such a network.
+    pub(super) fn targets(module: &str, hidden: usize, spec: &DenseSpec) -> [Target; 2] {
+        let DenseSpec { intermediate, is_joined, .. } = *spec;
+        [
+            Target::of(Place::GateUp, hidden, module, &gate_up(intermediate, is_joined)),
+            Target::of(Place::Down, intermediate, module, &[("down_proj", hidden)]),
+        ]
+    }
+
+    pub(super) fn forward(&self, x: &Array, adapter: Option<&LayerAdapter>) -> Result<Array, ComputeError> {
+        let inner = self.gate.forward(&adapted(adapter, Place::GateUp, self.gate_up.forward(x)?, x)?)?;
+        adapted(adapter, Place::Down, self.down.forward(&inner)?, &inner)
     }
 
     /// `residual + forward(x)`.

@@ -49,7 +49,7 @@ impl Shared {
     }
 
     fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
-        let y = self.network.forward(x)?;
+        let y = self.network.forward(x, None)?;
         match &self.gate {
             Some(gate) => Ok(ops::sigmoid(gate.forward(x)?)?.multiply(y)?),
             None => Ok(y),

@@ -12,7 +12,7 @@ use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::Arithmetic;
-use crate::span::Span;
+use crate::span::{Batch, Span};
 
 pub(super) struct Heads {
     pub(super) shape: AttentionShape,
@@ -125,15 +125,14 @@ impl Heads {
         &self,
         qkv: &Array,
         layer: usize,
-        spans: &mut [Span],
-        offsets: Option<&Array>,
+        Batch { spans, offsets, .. }: &mut Batch,
     ) -> Result<Array, ComputeError> {
         if let Some(offsets) = offsets {
             return self.attend_each(qkv, layer, spans, offsets);
         }
         let mut outputs = Vec::with_capacity(spans.len());
         let alone = spans.len() == 1;
-        for span in spans {
+        for span in spans.iter_mut() {
             let rows = if alone { qkv.clone() } else { qkv.index((span.rows.start as i32..span.rows.end as i32, ..)) };
             outputs.push(match &mut span.caches[layer] {
                 LayerCache::Fast(buffers) => {

@@ -13,9 +13,10 @@ use mlx_rs::{Array, ops};
 
 use super::heads::Heads;
 use super::norm::Norm;
+use crate::adapter::{Place, Target, adapted};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
-use crate::span::Span;
+use crate::span::Batch;
 
 pub(super) struct Latent {
     /// To a narrow row and its norm, if queries go through one.
@@ -218,6 +219,25 @@ impl Latent {
         })
     }
 
+    /// What adapters can change in such attention: all but what is kept of each head.
+    pub(super) fn targets(module: &str, hidden: usize, spec: &LatentSpec) -> Vec<Target> {
+        let LatentSpec { heads, latent, rotated, unrotated, value_dim, query_rank, .. } = *spec;
+        let target = |place, columns, name, rows| Target::of(place, columns, module, &[(name, rows)]);
+        let queries = heads * (unrotated + rotated);
+        let mut targets = vec![
+            target(Place::Input, hidden, "kv_a_proj_with_mqa", latent + rotated),
+            target(Place::Output, heads * value_dim, "o_proj", hidden),
+        ];
+        match query_rank {
+            Some(rank) => targets.extend([
+                target(Place::QueryDown, hidden, "q_a_proj", rank),
+                target(Place::QueryUp, rank, "q_b_proj", queries),
+            ]),
+            None => targets.push(target(Place::QueryUp, hidden, "q_proj", queries)),
+        }
+        targets
+    }
+
     /// The size of such attention in memory, in bytes.
     pub(super) fn bytes_of(
         weights: &Weights,
@@ -243,23 +263,21 @@ impl Latent {
     }
 
     /// `x [n, hidden]`, normalized, to what is projected back: `[n, heads value_dim]`. Extends the caches.
-    pub(super) fn attended(
-        &self,
-        x: &Array,
-        layer: usize,
-        spans: &mut [Span],
-        offsets: Option<&Array>,
-    ) -> Result<Array, ComputeError> {
+    pub(super) fn attended(&self, x: &Array, layer: usize, batch: &mut Batch) -> Result<Array, ComputeError> {
+        let adapter = batch.adapter;
         let LatentSpec { heads, latent, rotated, unrotated, value_dim, .. } = self.spec;
         let n = x.dim(0);
         let [heads, latent, rotated, unrotated, values] =
             [heads, latent, rotated, unrotated, value_dim].map(|width| width as i32);
         let queries = match &self.query_down {
-            Some((down, norm)) => self.query_up.forward(&norm.forward(&down.forward(x)?)?)?,
-            None => self.query_up.forward(x)?,
+            Some((down, norm)) => {
+                let narrow = norm.forward(&adapted(adapter, Place::QueryDown, down.forward(x)?, x)?)?;
+                adapted(adapter, Place::QueryUp, self.query_up.forward(&narrow)?, &narrow)?
+            }
+            None => adapted(adapter, Place::QueryUp, self.query_up.forward(x)?, x)?,
         };
         let queries = queries.reshape(&[n, heads, unrotated + rotated])?;
-        let row = self.down.forward(x)?;
+        let row = adapted(adapter, Place::Input, self.down.forward(x)?, x)?;
         let kept = self.norm.forward(&row.index((.., ..latent)).contiguous()?)?;
         // Rotated are neighbours in the file, and halves here.
         let halves = |part: Array, heads: i32| -> Result<Array, ComputeError> {
@@ -273,7 +291,7 @@ impl Latent {
         let keys = ops::concatenate(&[turned, kept], -1)?;
         let queries = queries.reshape(&[n, heads * (rotated + latent)])?;
         let qkv = ops::concatenate(&[&queries, &keys, &keys], -1)?;
-        let attended = self.heads.attend_all(&qkv, layer, spans, offsets)?;
+        let attended = self.heads.attend_all(&qkv, layer, batch)?;
         let attended = attended.reshape(&[n, heads, rotated + latent])?.index((.., .., rotated..));
         let read = self.values.forward(&attended.transpose_axes(&[1, 0, 2])?)?;
         let read = read.transpose_axes(&[1, 0, 2])?.reshape(&[n, heads * values])?;

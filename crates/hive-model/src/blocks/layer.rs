@@ -17,11 +17,12 @@ use super::heads::Heads;
 use super::input_gate::InputGate;
 use super::latent::Latent;
 use super::norm::{Norm, vector};
+use crate::adapter::{Place, Target, adapted};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{CacheShape, LayerCache};
 use crate::linear::{Arithmetic, Linear};
 use crate::recurrent::RecurrentShape;
-use crate::span::Span;
+use crate::span::{Batch, Span};
 
 /// Up to this many tokens pass a layer in one call. With more, building seven operations takes negligible time, and the
 /// intermediate results of one call would take memory.
@@ -153,17 +154,11 @@ impl Mixing {
     }
 
     /// `x [n, hidden]`, normalized, to what is projected back. Extends the caches.
-    fn mixed(
-        &self,
-        x: &Array,
-        layer: usize,
-        spans: &mut [Span],
-        offsets: Option<&Array>,
-    ) -> Result<Array, ComputeError> {
+    fn mixed(&self, x: &Array, layer: usize, batch: &mut Batch) -> Result<Array, ComputeError> {
         match self {
-            Self::Attention(attention) => attention.attended(x, layer, spans, offsets),
-            Self::Latent(latent) => latent.attended(x, layer, spans, offsets),
-            Self::Delta(delta) => delta.mixed(x, layer, spans),
+            Self::Attention(attention) => attention.attended(x, layer, batch),
+            Self::Latent(latent) => latent.attended(x, layer, batch),
+            Self::Delta(delta) => delta.mixed(x, layer, batch),
         }
     }
 
@@ -243,6 +238,23 @@ impl Layer {
             + norms * Norm::bytes_of(hidden, arithmetic))
     }
 
+    /// What adapters can change in a layer.
+    pub(crate) fn targets(hidden: usize, spec: &LayerSpec) -> Vec<Target> {
+        let module = spec.mixer.module();
+        let mut targets = match &spec.mixer {
+            Mixer::Attention(spec) => Attention::targets(module, hidden, spec),
+            Mixer::Latent(spec) => Latent::targets(module, hidden, spec),
+            Mixer::Delta(spec) => DeltaNet::targets(module, hidden, spec),
+        };
+        match &spec.network {
+            NetworkSpec::Dense(dense) | NetworkSpec::Both(dense, _) => {
+                targets.extend(Dense::targets("mlp", hidden, dense));
+            }
+            NetworkSpec::Experts(_) => {}
+        }
+        targets
+    }
+
     /// Those of these bytes that a token does not read.
     pub(crate) fn unread_bytes_of(
         weights: &Weights,
@@ -319,31 +331,35 @@ impl Layer {
         x: &Array,
         input: Option<&Array>,
         layer: usize,
-        spans: &mut [Span],
-        offsets: Option<&Array>,
+        batch: &mut Batch,
         ahead: &mut Ahead,
     ) -> Result<Array, ComputeError> {
-        if x.dim(0) as usize <= ROWS_AT_ONCE
+        let adapter = batch.adapter;
+        if adapter.is_none()
+            && x.dim(0) as usize <= ROWS_AT_ONCE
             && let Some((whole, shape)) = self.whole()
-            && let Some(mut sessions) = rows_at_once(shape, layer, spans)?
+            && let Some(mut sessions) = rows_at_once(shape, layer, batch.spans)?
         {
             return Ok(hive_kernels::layer(x, &whole, shape, &mut sessions)?);
         }
         let around = &self.around_mixing;
-        let mixed = self.mixing.mixed(&around.before(x)?, layer, spans, offsets)?;
-        let x = if around.adds_plainly(self.residual) {
+        let mixed = self.mixing.mixed(&around.before(x)?, layer, batch)?;
+        let x = if adapter.is_none() && around.adds_plainly(self.residual) {
             self.mixing.output().forward_onto(x, &mixed)?
         } else {
-            around.added(x, self.mixing.output().forward(&mixed)?, self.residual)?
+            let output = adapted(adapter, Place::Output, self.mixing.output().forward(&mixed)?, &mixed)?;
+            around.added(x, output, self.residual)?
         };
         ahead.built_half(&x)?;
         let around = &self.around_network;
         let normed = around.before(&x)?;
         let x = match &self.network {
-            Network::Dense(dense) if around.adds_plainly(self.residual) => dense.forward_onto(&x, &normed)?,
-            Network::Dense(dense) => around.added(&x, dense.forward(&normed)?, self.residual)?,
+            Network::Dense(dense) if adapter.is_none() && around.adds_plainly(self.residual) => {
+                dense.forward_onto(&x, &normed)?
+            }
+            Network::Dense(dense) => around.added(&x, dense.forward(&normed, adapter)?, self.residual)?,
             Network::Experts(experts) => around.added(&x, experts.forward(&normed)?, self.residual)?,
-            Network::Both(both) => around.added(&x, both.forward(&x, &normed)?, self.residual)?,
+            Network::Both(both) => around.added(&x, both.forward(&x, &normed, adapter)?, self.residual)?,
         };
         let x = match (&self.input, input) {
             (Some((gate, _)), Some(input)) => gate.forward(&x, input)?,

@@ -44,6 +44,7 @@ impl Shard {
         carried: CarriedSession,
         layers: &[Vec<u8>],
     ) -> Result<(), ForwardError> {
+        self.check_adapter(&options)?;
         let CarriedSession { position, answer, layout } = carried;
         if layout != self.stage.kv_layout() {
             return Err(ComputeError::Mlx("the caches are of other kernels".to_owned()).into());

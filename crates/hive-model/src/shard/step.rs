@@ -41,7 +41,11 @@ impl Shard {
                 && session.is_some_and(|session| session.options.sampling.is_for_device())
                 && self.check(slot, &mut seen).is_ok()
         };
-        !self.arithmetic.fast && self.stage.embeds() && self.stage.samples() && batch.iter().all(&mut is_for_device)
+        !self.arithmetic.fast
+            && self.stage.embeds()
+            && self.stage.samples()
+            && self.is_of_one_adapter(batch)
+            && batch.iter().all(&mut is_for_device)
     }
 
     /// Starts a step with these tokens, if [`Shard::can_run_ahead`] with them.
@@ -83,6 +87,7 @@ impl Shard {
         before: Option<&Tokens>,
     ) -> Result<Tokens, ComputeError> {
         sessions.iter_mut().for_each(Session::follow_answer);
+        let adapter = self.adapter_of(sessions)?;
         let spans = rows.iter().zip(sessions.iter_mut()).enumerate();
         let mut spans: Vec<Span> = spans
             .map(|(row, ((_, offset), session))| Span {
@@ -91,7 +96,7 @@ impl Shard {
                 caches: &mut session.caches,
             })
             .collect();
-        let hidden = self.stage.forward(x, &mut spans)?;
+        let hidden = self.stage.forward(x, &mut spans, adapter)?;
         let logits = self.stage.logits(&hidden, &(0..rows.len()).collect::<Vec<_>>())?;
         let settings = rows.iter().zip(sessions.iter());
         let settings: Vec<_> = settings.map(|((_, at), session)| session.row(at + 1)).collect();

@@ -92,7 +92,7 @@ impl Tensors {
 }
 
 /// Writes the folder of one variant of a fixture, and returns a digest of the names and bits of its tensors.
-pub fn write(variant: &Value, to: &Path) -> String {
+pub(crate) fn write(variant: &Value, to: &Path) -> String {
     let seed = variant["seed"].as_str().unwrap();
     let mut tensors = Tensors::default();
     for entry in variant["tensors"].as_array().unwrap() {

@@ -79,8 +79,8 @@ impl Node {
     }
 
     /// Keeps a model in memory once it is loaded, and on this disk.
-    pub fn pin(&self, name: &str) -> Result<(), MarkError> {
-        self.serving().pin(name)
+    pub async fn pin(&self, name: &str) -> Result<(), MarkError> {
+        self.serving().pin(name).await
     }
 
     /// Lets a pinned model go when its memory or its space is needed.
@@ -93,9 +93,10 @@ impl Node {
         self.serving().aliases()
     }
 
-    /// Gives a model on this machine another name, which requests may use in its place.
-    pub fn set_alias(&self, Alias { alias, model }: &Alias) -> Result<(), MarkError> {
-        self.serving().set_alias(alias, model)
+    /// Gives a model on this machine another name, which requests may use in its place. Answers under that name use the
+    /// adapter, if it has one.
+    pub async fn set_alias(&self, Alias { alias, model, adapter }: &Alias) -> Result<(), MarkError> {
+        self.serving().set_alias(alias, model, adapter.as_deref()).await
     }
 
     /// Removes another name of a model.

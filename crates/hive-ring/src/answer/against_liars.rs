@@ -253,6 +253,7 @@ async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_ma
             known: known[..from].to_vec(),
             prompt: 3,
             sampling: hive_model::Sampling::default(),
+            adapter: None,
             rows_from: 0,
             tokens_from: 3,
         };
@@ -293,7 +294,8 @@ async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
         // A machine that is busy may not answer in time; then the next check begins again.
         for _ in 0..10 {
             let (sampling, known) = (hive_model::Sampling::default(), known.clone());
-            let subject = Subject { session: 1, known, prompt: 3, sampling, rows_from: 0, tokens_from: 3 };
+            let subject =
+                Subject { session: 1, known, prompt: 3, sampling, adapter: None, rows_from: 0, tokens_from: 3 };
             assert_eq!(Spot::new(ring.clone()).check(subject).await.1, Found::Unfinished);
             if heard() {
                 break;

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use hive_model::SessionOptions;
+use hive_model::{AdapterId, SessionOptions};
 use hive_net::Frame;
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, SessionSpec, logged};
-use hive_stage::prompt_frame;
+use hive_stage::{AdapterFiles, prompt_frame};
 
 use super::Answer;
 use super::end::{End, unless_over};
@@ -30,7 +30,9 @@ impl Answer {
     /// and a stage that has been taken over since gets a replay of it. A stage that cannot be reached is reported, and
     /// gets its replay after the failover.
     pub(super) async fn open(&mut self) -> mpsc::Receiver<Frame> {
-        if let Some((continued, pieces)) = self.reuse.then(|| self.ring.reuse_prefix(&self.known())).flatten() {
+        if let Some((continued, pieces)) =
+            self.reuse.then(|| self.ring.reuse_prefix(&self.known(), self.adapter_id())).flatten()
+        {
             self.pieces.continue_from(pieces, continued.position);
             let (frames, opened) = self.open_with(Some(continued)).await;
             if let Ok(positions) = opened {
@@ -64,7 +66,7 @@ impl Answer {
             (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
             // Earlier spot checks were of another session.
             self.spot_checks = SpotChecks::default();
-            match self.ring.open(&self.spec(continues)).await {
+            match self.ring.open(&self.spec(continues), self.adapter.as_ref()).await {
                 Err(NotOpen::Full(why)) if continues.is_none() => {
                     tracing::debug!(answer = self.id, "an answer waits for others: {why}");
                     // It holds up no other answer while it waits.
@@ -76,6 +78,10 @@ impl Answer {
         }
     }
 
+    fn adapter_id(&self) -> Option<AdapterId> {
+        self.adapter.as_ref().map(AdapterFiles::id)
+    }
+
     pub(super) fn spec(&self, continues: Option<Continued>) -> SessionSpec {
         SessionSpec {
             session: self.session,
@@ -84,6 +90,7 @@ impl Answer {
                 sampling: self.sampling.clone(),
                 prompt: self.prompt.clone(),
                 answer: self.tokens.clone(),
+                adapter: self.adapter_id(),
             },
             end_tokens: self.end_tokens.clone(),
             last_position: self.last_position,
@@ -98,7 +105,7 @@ impl Answer {
         // A spot check under way concerns machines that may have left; its result must not be held against these.
         self.spot_checks = SpotChecks::default();
         let positions = loop {
-            match self.ring.open(&self.spec(None)).await {
+            match self.ring.open(&self.spec(None), self.adapter.as_ref()).await {
                 Err(NotOpen::Full(_)) => tokio::time::sleep(FULL_PAUSE).await,
                 opened => break opened.map_err(NotOpen::why)?,
             }
@@ -160,7 +167,7 @@ impl Answer {
             let mut known = self.known();
             // The last token was sampled, and never an input.
             known.pop();
-            self.ring.retain(self.session, known, self.pieces.clone()).await;
+            self.ring.retain(self.session, known, self.pieces.clone(), self.adapter_id()).await;
         } else {
             self.ring.close(self.session).await;
         }

@@ -22,6 +22,7 @@ impl Answer {
             known: self.known(),
             prompt: self.prompt.len() as u32,
             sampling: self.sampling.clone(),
+            adapter: self.adapter.clone(),
             rows_from: self.rows_from,
             tokens_from: self.tokens_from,
         };

@@ -86,7 +86,8 @@ impl Answer {
             self.ring.report_fault(self.epoch, "nothing comes although every stage is healthy".to_owned());
             return;
         }
-        let opened = tokio::time::timeout(PASSED_OVER_TIMEOUT, self.ring.open(&self.spec(None))).await;
+        let opened =
+            tokio::time::timeout(PASSED_OVER_TIMEOUT, self.ring.open(&self.spec(None), self.adapter.as_ref())).await;
         let Ok(Ok(next)) = opened else { return };
         let index = suspect(&next, self.next_position(), &self.stall.suspected);
         self.stall.suspected.push(index);

@@ -5,11 +5,12 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use hive_model::{AdapterId, SessionOptions};
 use hive_net::{Frame, Kind, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
-use hive_stage::{Fault, Pieces, failure_of};
+use hive_stage::{AdapterFiles, Fault, NotAdapted, Pieces, failure_of};
 
 use super::attempts::Attempts;
 use super::failover::FaultOrigin;
@@ -20,6 +21,9 @@ pub(super) const SESSION_QUEUE: usize = 64;
 /// Opening and replaying need no computation, so a machine that is present does them at once; on a bad network,
 /// connecting takes a few attempts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An adapter of a few hundred megabytes takes a minute over a slow link.
+const ADAPTER_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Why a session is not open on all stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +59,28 @@ impl Ring {
         self.sessions().get(&session).and_then(|session| session.attempts.failed())
     }
 
-    /// Opens the session on every stage where it is not open yet; returns the position that each expects next.
-    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, NotOpen> {
+    /// Has a stage load an adapter, unless it has it.
+    pub(crate) async fn give_adapter(&self, index: usize, adapter: &AdapterFiles) -> Result<(), NotAdapted> {
+        let Some(stage) = self.stages().into_iter().nth(index) else { return Ok(()) };
+        let given = self.inner.host.give_adapter(&stage.placement.addr, self.inner.stage_id(index), adapter);
+        let given = tokio::time::timeout(ADAPTER_TIMEOUT, given).await;
+        given.unwrap_or_else(|_| Err(NotAdapted::Failed("it does not answer".to_owned())))
+    }
+
+    /// Opens the session on every stage where it is not open yet, with its adapter; returns the position that each expects
+    /// next.
+    pub(crate) async fn open(&self, spec: &SessionSpec, adapter: Option<&AdapterFiles>) -> Result<Vec<u32>, NotOpen> {
         let stages = self.stages();
         let mut positions = Vec::with_capacity(stages.len());
         for (index, stage) in stages.iter().enumerate() {
             let mut spec = spec.clone();
             if index + 1 != stages.len() {
                 // Only the last stage samples; the others do not need the earlier tokens.
-                spec.options = hive_model::SessionOptions::default();
+                spec.options = SessionOptions { adapter: spec.options.adapter, ..SessionOptions::default() };
+            }
+            if let Some(adapter) = adapter {
+                let given = self.give_adapter(index, adapter).await;
+                given.map_err(|why| NotOpen::Failed(format!("{}: {why}", stage.placement.name)))?;
             }
             let request = Request::Open(self.inner.stage_id(index), spec);
             let opened = self.inner.host.ask_any(&stage.placement.addr, request, |_| ());
@@ -103,9 +120,9 @@ impl Ring {
 
     /// Retains a session that has ended, with the tokens that are in the stages' KV caches and the pieces in which they
     /// were computed, for the next turn of the conversation. The least recently used sessions make room.
-    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>, pieces: Pieces) {
+    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>, pieces: Pieces, adapter: Option<AdapterId>) {
         self.sessions().remove(&session);
-        let dropped = self.prefix_cache().retain(session, tokens, pieces);
+        let dropped = self.prefix_cache().retain(session, tokens, pieces, adapter);
         self.ask_holders(|id| Request::Retain(id, session)).await;
         for session in dropped {
             self.close(session).await;
@@ -113,9 +130,9 @@ impl Ring {
     }
 
     /// Takes the session with the longest common prefix out of the prefix cache; returns it with the length of the
-    /// prefix, and the pieces in which it was computed.
-    pub(crate) fn reuse_prefix(&self, tokens: &[u32]) -> Option<(Continued, Pieces)> {
-        self.prefix_cache().reuse(tokens)
+    /// prefix, and the pieces in which it was computed. Only what the same adapter computed counts.
+    pub(crate) fn reuse_prefix(&self, tokens: &[u32], adapter: Option<AdapterId>) -> Option<(Continued, Pieces)> {
+        self.prefix_cache().reuse(tokens, adapter)
     }
 
     /// Whether the next turn of a conversation is likely to reuse a retained session.

@@ -21,7 +21,7 @@ use hive_protocol::{
     Arithmetic, Recompute, Reply, Request, RingId, RowDigest, Span, StageId, StageSpec, digests, random_id,
     token_digests,
 };
-use hive_stage::StageHost;
+use hive_stage::{AdapterFiles, StageHost};
 
 use super::Ring;
 use super::assembly::{load_stage, spec, unload};
@@ -50,6 +50,7 @@ pub(crate) struct Subject {
     /// How many of these tokens are the prompt's.
     pub(crate) prompt: u32,
     pub(crate) sampling: Sampling,
+    pub(crate) adapter: Option<AdapterFiles>,
     /// The first position that the current holders of the stages computed; earlier ones are not theirs.
     pub(crate) rows_from: u32,
     /// The first token that they sampled.
@@ -394,8 +395,13 @@ impl Spot {
         if !self.may_read(reader) {
             return Err(Unknown);
         }
+        if let Some(adapter) = &subject.adapter {
+            let given = self.host().give_adapter(&reader.on.placement.addr, reader.stage, adapter);
+            given.await.map_err(|_| Unknown)?;
+        }
         let options = SessionOptions {
             sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
+            adapter: subject.adapter.as_ref().map(AdapterFiles::id),
             ..SessionOptions::default()
         };
         let wanted = Recompute { session: reader.session, options, position: rows.start, input, sample: true };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hive_ring::{Loading, Reply, Request, Ring, Source, SourceError};
+use hive_ring::{GenerateError, Loading, Reply, Request, Ring, Source, SourceError};
 use jiff::civil::DateTime;
 
 use super::Serving;
@@ -23,6 +23,7 @@ fn now() -> DateTime {
 /// The source of an answer's model: loads it again if the answer needs that.
 struct Asker {
     serving: Serving,
+    /// Under its canonical name: an alias may stand for another model by then.
     wanted: ModelRequest,
 }
 
@@ -30,9 +31,9 @@ impl Source for Asker {
     /// The model on the machines that are present: on as many as requested if possible, otherwise on as many as needed.
     fn ring(&self) -> Loading<'_> {
         Box::pin(async {
-            let ring = match self.serving.model(&self.wanted).await {
+            let ring = match self.serving.model_of(&self.wanted).await {
                 Err(ServeError::TooFew { .. }) => {
-                    self.serving.model(&ModelRequest { stages: None, ..self.wanted.clone() }).await
+                    self.serving.model_of(&ModelRequest { stages: None, ..self.wanted.clone() }).await
                 }
                 result => result,
             };
@@ -49,19 +50,21 @@ impl Source for Asker {
 impl Serving {
     /// Starts an answer. It continues on other machines if one leaves while it is in progress.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
-        // An alias may stand for another model when the answer needs its model again.
-        let wanted = &self.usual(wanted);
-        let ring = self.model_with_retries(wanted).await?;
+        let adapter = self.adapter_of(wanted.model.as_deref());
+        let adapter = adapter.map_err(|error| GenerateError::Adapter(error.to_string()))?;
+        let request = &Request { adapter: adapter.or_else(|| request.adapter.clone()), ..request.clone() };
+        let wanted = self.usual(wanted);
+        let ring = self.model_with_retries(&wanted).await?;
         let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
-        let source = Arc::new(Asker { serving: self.clone(), wanted: wanted.clone() });
+        let source = Arc::new(Asker { serving: self.clone(), wanted });
         Ok(ring.start(prompt, request, Some(source)).await?)
     }
 
-    /// The model of this request. If machines fail while they fetch or load it, it is placed without them.
+    /// The model of a request under its canonical name. If machines fail while they fetch or load it, it is placed without them.
     pub(crate) async fn model_with_retries(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let mut failures = Vec::new();
         loop {
-            match self.model(wanted).await {
+            match self.model_of(wanted).await {
                 Err(ServeError::Load(error)) if failures.len() + 1 < ATTEMPTS && !error.is_the_models() => {
                     tracing::info!("the model is loaded again: {error}");
                     failures.push(error);

@@ -3,13 +3,14 @@
 //! A pinned model stays in memory once it is loaded: neither a time without questions nor another model unloads it. What
 //! this machine has fetched of it stays on the disk.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use hive_ring::Ring;
-use hive_stage::{aside, models};
+use hive_stage::{AdapterFiles, AdapterFilesError, aside, models};
 use hive_types::Alias;
 
-use super::pinned::Pinned;
 use super::{Loaded, Serving};
 use crate::marks::{FILE, MarkError, Marks};
 use crate::model_request::ModelRequest;
@@ -23,29 +24,68 @@ impl Loaded {
 
 impl Serving {
     /// Keeps a model in memory and on the disk from now on.
-    pub fn pin(&self, name: &str) -> Result<(), MarkError> {
-        let name = self.name_of(name);
-        aside(|| models::path(&name))?;
-        self.mark(|marks| {
+    pub async fn pin(&self, name: &str) -> Result<(), MarkError> {
+        let name = self.model_here(name).await?;
+        let kept = self.mark(|marks| {
             marks.pin(&name);
             Ok(())
-        })
+        });
+        self.hold_pinned();
+        kept
     }
 
     /// Lets a pinned model go when its memory or its space is needed.
     pub fn unpin(&self, name: &str) -> Result<(), MarkError> {
         let name = self.name_of(name);
-        self.mark(|marks| if marks.unpin(&name) { Ok(()) } else { Err(MarkError::NotPinned(name.clone())) })
+        let kept = self.mark(|marks| if marks.unpin(&name) { Ok(()) } else { Err(MarkError::NotPinned(name.clone())) });
+        self.hold_pinned();
+        kept
     }
 
-    /// Gives a model on this machine another name, for requests.
-    pub fn set_alias(&self, alias: &str, model: &str) -> Result<(), MarkError> {
-        let model = self.name_of(model);
-        aside(|| models::path(&model))?;
-        if aside(|| models::path(alias)).is_ok() {
+    /// Gives a model on this machine another name, for requests; answers under that name use the adapter in this
+    /// folder, or by this name in the cache.
+    pub async fn set_alias(&self, alias: &str, model: &str, adapter: Option<&str>) -> Result<(), MarkError> {
+        // An alias of an alias has its adapter, too.
+        let inherited = self.marks().adapter_of(model).map(Path::to_owned);
+        let adapter = adapter.map(|name| aside(|| folder_of(name))).transpose()?.or(inherited);
+        let model = self.model_here(model).await?;
+        if let Some(folder) = &adapter {
+            self.open_adapter(folder)?;
+        }
+        if alias == models::starter_name() {
             return Err(MarkError::Taken(alias.to_owned()));
         }
-        self.mark(|marks| marks.set_alias(alias, &model))
+        self.mark(|marks| marks.set_alias(alias, &model, adapter.as_deref()))
+    }
+
+    /// The listed name of a model that is on this machine and can answer.
+    async fn model_here(&self, name: &str) -> Result<String, MarkError> {
+        let name = self.name_of(name);
+        self.host().catalogue().open_model(Some(&name)).await?;
+        Ok(name)
+    }
+
+    /// The adapter that an alias stands for, if it stands for one.
+    pub(super) fn adapter_of(&self, name: Option<&str>) -> Result<Option<AdapterFiles>, AdapterFilesError> {
+        let folder = name.and_then(|name| self.marks().adapter_of(name).map(Path::to_owned));
+        folder.map(|folder| self.open_adapter(&folder)).transpose()
+    }
+
+    /// The adapter in a folder. It is read again only when its files have changed.
+    fn open_adapter(&self, folder: &Path) -> Result<AdapterFiles, AdapterFilesError> {
+        aside(|| {
+            let known = self.adapters().get(folder).cloned();
+            if let Some(known) = known.filter(AdapterFiles::is_current) {
+                return Ok(known);
+            }
+            let files = AdapterFiles::open(folder)?;
+            self.adapters().insert(folder.to_owned(), files.clone());
+            Ok(files)
+        })
+    }
+
+    fn adapters(&self) -> MutexGuard<'_, HashMap<PathBuf, AdapterFiles>> {
+        self.inner.adapters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes an alias; its model stays.
@@ -80,10 +120,14 @@ impl Serving {
 
     /// Forgets what was noted about a model that is removed.
     pub(crate) fn forget(&self, model: &str) {
+        if !self.is_pinned(model) && self.aliases_of(model).is_empty() {
+            return;
+        }
         let forgotten = self.mark(|marks| {
             marks.forget(model);
             Ok(())
         });
+        self.hold_pinned();
         if let Err(error) = forgotten {
             tracing::warn!("{error}");
         }
@@ -109,13 +153,14 @@ impl Serving {
 
     /// Keeps the parts of pinned models that are on this disk. Parts may have come since the last time.
     pub(super) fn hold_pinned(&self) {
-        let mut pinned = self.inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: Vec<String> = self.marks().pinned().map(str::to_owned).collect();
-        pinned.retain(|held| names.contains(&held.name) && held.parts.is_some());
-        for name in names {
-            if pinned.iter().all(|held| held.name != name) {
-                let parts = aside(|| self.host().keep_parts(&models::path(&name).ok()?));
-                pinned.push(Pinned { name, parts });
+        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let pinned: Vec<String> = self.marks().pinned().map(str::to_owned).collect();
+        held.retain(|name, _| pinned.contains(name));
+        for name in pinned {
+            if !held.contains_key(&name)
+                && let Some(parts) = aside(|| self.host().keep_parts(&models::path(&name).ok()?))
+            {
+                held.insert(name, parts);
             }
         }
     }
@@ -132,16 +177,19 @@ impl Serving {
             let marks = self.marks().clone();
             self.member().save(FILE, &marks)
         });
-        self.hold_pinned();
         self.member().view().notify();
         Ok(saved?)
     }
-}
 
-impl Serving {
     /// The rings that are unloaded to make room for a request.
     pub(super) fn unused_beside(&self, wanted: &ModelRequest) -> Vec<Ring> {
         let makes_room = self.makes_room(wanted);
         self.loaded().iter().filter(|loaded| makes_room(loaded)).map(Loaded::ring).collect()
     }
+}
+
+/// The folder of an adapter, by its path or its name in the cache.
+fn folder_of(adapter: &str) -> Result<PathBuf, AdapterFilesError> {
+    let found = models::path(adapter).map_err(|_| AdapterFilesError::None(adapter.into()))?;
+    std::path::absolute(&found).map_err(|source| AdapterFilesError::Read { file: found, source })
 }

@@ -7,18 +7,21 @@ use hive_net::stage::{Dial, Outlet};
 use hive_net::{Element, Endpoint, EndpointOptions, Frame, Identity, Kind, Pace, PeerId, Protocol};
 use tokio::sync::mpsc;
 
+use super::adapting::MAX_AT_ONCE;
 use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
 use super::{HostOptions, StageHost};
+use crate::adapters::AdapterBytes;
 use crate::fetching::message::TransferMessage;
 use crate::models;
 use crate::testing::Machine;
 use hive_model::Compute;
 use hive_peers::Rights;
 use hive_protocol::{
-    Drain, Hello, ModelSource, Neighbours, Recompute, Replay, Reply, Request, RingId, Role, SessionSpec, Span, StageId,
-    StageSpec, WantedBytes,
+    AdapterHead, Drain, Hello, ModelSource, Neighbours, Recompute, Replay, Reply, Request, RingId, Role, SessionSpec,
+    Span, StageId, StageSpec, WantedBytes,
 };
+use hive_worker::Raw;
 
 /// The attacker knows these ids, as a machine that was in the ring earlier would.
 const STAGE: StageId = StageId { ring: RingId(0xdead_beef), index: 1 };
@@ -137,6 +140,11 @@ fn neighbours(coordinator: &Endpoint, previous: PeerId) -> Neighbours {
     Neighbours { epoch: 1, next: None, first: None, previous, coordinator: coordinator.addr() }
 }
 
+/// What announces an adapter with these contents.
+fn head(config: &[u8], tensors: &[u8]) -> AdapterHead {
+    AdapterBytes { config: config.to_vec(), tensors: tensors.to_vec() }.head()
+}
+
 /// Every order about a stage.
 fn orders(to: &Endpoint) -> Vec<Request> {
     let order = Drain { to: to.addr(), bytes_per_row: 1, rows_per_s: None };
@@ -158,6 +166,7 @@ fn orders(to: &Endpoint) -> Vec<Request> {
         Request::Digests(STAGE, Span { session: SESSION, rows: 0..1 }),
         Request::Rows(STAGE, Span { session: SESSION, rows: 0..1 }),
         Request::Recompute(STAGE, Box::new(once_more)),
+        Request::Adapt(STAGE, head(&[1], &[2])),
     ]
 }
 
@@ -290,6 +299,57 @@ async fn sessions_are_taken_over_once_from_the_machine_that_the_owner_has_named(
     assert_eq!(carries(&mallory).await, denied());
     assert_eq!(carries(&cat).await, Reply::SessionsReceived(0));
     assert_eq!(carries(&cat).await, denied(), "once");
+    ann.stop().await;
+}
+
+#[tokio::test]
+async fn an_adapter_is_what_was_announced_or_nothing() {
+    let ann = node("ann").await;
+    let bob = Peer::approved_by(&ann).await;
+    let _orders = ann.host_idle(STAGE, bob.id());
+    let open = async |head: AdapterHead| {
+        let mut channel = bob.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
+        channel.write_message(&Request::Adapt(STAGE, head)).await.unwrap();
+        channel
+    };
+    let sends = async |head: AdapterHead, parts: &[&[u8]]| {
+        let mut channel = open(head).await;
+        assert_eq!(channel.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
+        for part in parts {
+            channel.write_part(&Raw(part.to_vec())).await.unwrap();
+        }
+        channel.finish();
+        match channel.read_message::<Reply>().await.unwrap() {
+            Some(Reply::Refused(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let announced = head(b"{}", b"matrices");
+    assert_eq!(sends(announced, &[b"{}", b"others.."]).await, "what arrived is not the adapter that was announced");
+    assert_eq!(sends(announced, &[b"{}", b"matrices and more"]).await, "it sent more than it announced");
+    assert_eq!(sends(announced, &[b"{}", b"matr"]).await, "it broke off");
+    assert_eq!(sends(announced, &[b"{}", b""]).await, "it broke off");
+    for huge in
+        [AdapterHead { tensor_bytes: u64::MAX, ..announced }, AdapterHead { config_bytes: 1 << 30, ..announced }]
+    {
+        let reply = bob.asks(Request::Adapt(STAGE, huge)).await;
+        assert!(matches!(&reply, Reply::Refused(why) if why.contains("are not accepted")), "{reply:?}");
+    }
+    // A few at a time; who waits for nothing has nothing held for it.
+    let mut waiting = Vec::new();
+    for _ in 0..MAX_AT_ONCE {
+        let mut channel = open(announced).await;
+        assert_eq!(channel.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
+        waiting.push(channel);
+    }
+    let reply = bob.asks(Request::Adapt(STAGE, announced)).await;
+    assert!(matches!(&reply, Reply::Refused(why) if why.contains("receiving other adapters")), "{reply:?}");
+    drop(waiting);
+    let until = Instant::now() + Duration::from_secs(10);
+    while bob.asks(Request::Adapt(STAGE, announced)).await != Reply::Lacks {
+        assert!(Instant::now() < until, "the room is not free again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     ann.stop().await;
 }
 

@@ -19,7 +19,7 @@ const NOT_LOADED: &str = "it could not load these layers; the log there says why
 
 impl StageHost {
     /// The stage that `asker` commands.
-    fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
+    pub(super) fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
         self.with_claims(asker, Order::Command, id, |hosted| hosted.stage.clone())
     }
 

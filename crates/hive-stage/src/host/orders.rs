@@ -92,7 +92,8 @@ pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
         | Request::ExpectSessions(id, _)
         | Request::Digests(id, _)
         | Request::Rows(id, _)
-        | Request::Recompute(id, _) => Some((*id, Order::Command)),
+        | Request::Recompute(id, _)
+        | Request::Adapt(id, _) => Some((*id, Order::Command)),
         Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
         // About the asker, about everything that the asker owns, or about models on the disk: `serve_parts` decides who
         // may have

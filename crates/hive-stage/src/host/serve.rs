@@ -20,6 +20,7 @@ impl StageHost {
                 Request::Fetch(source, layers) => self.answer_fetch(peer, &source, layers, channel).await,
                 Request::Outline(digest) => self.give_outline(peer, &digest, channel).await,
                 Request::Bytes(wanted) => self.give_bytes(peer, wanted, channel).await,
+                Request::Adapt(id, head) => self.receive_adapter(peer, id, head, channel).await,
                 request => answer(self, peer, channel, request).await,
             },
             Opened::Frames(channel) => {

@@ -11,6 +11,7 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
+use super::adapters::Adapters;
 use super::adopting::{Adopting, AllAdopting};
 use super::digest::Received;
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
@@ -88,6 +89,8 @@ pub(super) struct Actor {
     departures: HashMap<u128, Departure>,
     /// Sessions that continue another's cache, which the worker is preparing.
     adopting: AllAdopting,
+    /// The adapters that the worker has, and who waits for others.
+    adapters: Adapters,
     /// Sessions that the worker is importing.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
     /// Sessions that ended before they arrived.
@@ -125,6 +128,7 @@ impl Actor {
             recomputing: Recomputing::default(),
             departures: HashMap::new(),
             adopting: AllAdopting::new(),
+            adapters: Adapters::default(),
             arrivals: HashMap::new(),
             ended: Tombstones::default(),
             link: None,
@@ -199,6 +203,13 @@ impl Actor {
             Command::Lost(whom, why) => {
                 for session in self.sessions.keys().copied().collect::<Vec<_>>() {
                     self.fail(session, Fault::Link, &format!("{whom} cannot be reached: {why}")).await;
+                }
+            }
+            Command::Adapt(id, bytes, answer) => {
+                if let Some(why) = &self.dead {
+                    let _ = answer.send(Err(why.clone()));
+                } else if let Some(order) = self.adapters.wanted(id, bytes, answer) {
+                    self.worker.order(&order);
                 }
             }
             Command::List(answer) => {
@@ -607,6 +618,7 @@ impl Actor {
             }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
+            FromWorker::Adapted(id, adapted) => self.adapters.adapted(id, adapted),
             FromWorker::Adopted(session, reached) => self.adopted(session.0, reached),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) | FromWorker::Unfit(_) => {}
@@ -682,6 +694,7 @@ impl Actor {
         self.recomputing.clear();
         self.departures.clear();
         self.adopting.clear();
+        self.adapters = Adapters::default();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
             self.fail(session, Fault::Link, &why).await;

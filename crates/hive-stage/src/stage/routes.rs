@@ -1,11 +1,13 @@
 //! A stage's routes, and the commands to its actor.
 
+use hive_model::AdapterId;
 use hive_net::Frame;
 use hive_net::stage::Outlet;
 use hive_protocol::{Reply, Request};
 use tokio::sync::{mpsc, oneshot};
 
 use super::transit::{Part, Transit};
+use crate::adapters::AdapterBytes;
 
 /// A destination for frames: this node, or another over a link.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(super) enum Command {
     Lost(&'static str, String),
     /// Answer a request about the stage.
     Ask(Request, oneshot::Sender<Result<Reply, String>>),
+    /// Load an adapter into the worker; without its files, say whether it is loaded.
+    Adapt(AdapterId, Option<AdapterBytes>, oneshot::Sender<Result<bool, String>>),
     /// List the sessions and their lengths, in tokens.
     List(oneshot::Sender<Vec<(u128, u32)>>),
     /// Hand a session over, in parts.

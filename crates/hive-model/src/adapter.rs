@@ -1,0 +1,271 @@
+//! LoRA adapters in memory: what is added to the outputs of a layer's projections, for the sessions that ask for it.
+//!
+//! The model's weights stay as they are, quantized or not, so sessions with and without adapters share them. Where
+//! projections are joined to one product, so are their updates: the first matrices stand below each other, the second
+//! ones on a diagonal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hive_kernels::LANES;
+use hive_weights::adapter::{Adapter, AdapterError, Update};
+use mlx_rs::Array;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ComputeError, LoadError};
+use crate::linear::{Arithmetic, Linear};
+
+/// Limit on all adapters of a shard together, in bytes.
+const MAX_BYTES: usize = 512 << 20;
+
+/// Identifies an adapter by its contents on every machine: the SHA-256 digest of its two files.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AdapterId(pub [u8; 32]);
+
+/// As logs show it.
+impl std::fmt::Debug for AdapterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Why a shard does not take an adapter.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterRefused {
+    /// It is no adapter, or one of another model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Adapters that open sessions use leave no room for it.
+    #[error("adapters have {} MB at most on a machine, and this one would exceed that", MAX_BYTES >> 20)]
+    Full,
+    /// MLX failed.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+}
+
+/// The projections of a layer whose output an adapter can change. Those that read the same input are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// Queries, keys and values; a delta net's inputs; a latent row.
+    Input,
+    /// Queries to their narrow row.
+    QueryDown,
+    /// Queries from there, or from the input.
+    QueryUp,
+    /// The mixer's projection back.
+    Output,
+    /// A network's gate and up.
+    GateUp,
+    /// A network's projection back.
+    Down,
+}
+
+/// A place with the modules whose outputs stand side by side in it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) place: Place,
+    /// Width of the input.
+    pub(crate) columns: usize,
+    /// Names within the layer, such as `self_attn.q_proj`, and widths of their outputs.
+    pub(crate) modules: Vec<(String, usize)>,
+}
+
+impl Target {
+    /// A target whose modules belong to the module `parent`.
+    pub(crate) fn of(place: Place, columns: usize, parent: &str, modules: &[(&str, usize)]) -> Self {
+        let modules = modules.iter().map(|(name, rows)| (format!("{parent}.{name}"), *rows)).collect();
+        Self { place, columns, modules }
+    }
+}
+
+/// What an adapter adds to one layer.
+#[derive(Debug, Default)]
+pub(crate) struct LayerAdapter {
+    added: BTreeMap<Place, LowRank>,
+}
+
+#[derive(Debug)]
+struct LowRank {
+    down: Linear,
+    up: Linear,
+}
+
+/// The rank that is held: the fast kernels take rows of whole lanes.
+fn width(rank: usize, arithmetic: Arithmetic) -> usize {
+    if arithmetic.fast { rank.next_multiple_of(LANES) } else { rank }
+}
+
+impl LowRank {
+    fn load(target: &Target, updates: &[Option<Update>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let rank = width(updates.iter().flatten().map(|update| update.rank).sum(), arithmetic);
+        let rows: usize = target.modules.iter().map(|(_, rows)| rows).sum();
+        let mut down = Vec::with_capacity(rank * target.columns);
+        let mut up = vec![0.0; rows * rank];
+        let (mut first_row, mut first_column) = (0, 0);
+        for ((_, rows), update) in target.modules.iter().zip(updates) {
+            if let Some(update) = update {
+                down.extend_from_slice(&update.down);
+                for (row, numbers) in update.up.chunks_exact(update.rank).enumerate() {
+                    let start = (first_row + row) * rank + first_column;
+                    up[start..start + update.rank].copy_from_slice(numbers);
+                }
+                first_column += update.rank;
+            }
+            first_row += rows;
+        }
+        down.resize(rank * target.columns, 0.0);
+        Ok(Self {
+            down: Linear::of_numbers(&down, 1, [rank, target.columns], arithmetic)?,
+            up: Linear::of_numbers(&up, 1, [rows, rank], arithmetic)?,
+        })
+    }
+}
+
+impl LayerAdapter {
+    /// Loads what an adapter changes in the layer `index`.
+    fn load(
+        adapter: &Adapter<'_>,
+        index: usize,
+        targets: &[Target],
+        arithmetic: Arithmetic,
+    ) -> Result<Self, AdapterRefused> {
+        let mut added = BTreeMap::new();
+        for target in targets {
+            let update = |(module, _): &(String, usize)| adapter.update(&full_name(index, module));
+            let updates = target.modules.iter().map(update).collect::<Result<Vec<_>, _>>()?;
+            if updates.iter().any(Option::is_some) {
+                let low_rank = LowRank::load(target, &updates, arithmetic).map_err(|error| match error {
+                    LoadError::Compute(error) => error,
+                    other => ComputeError::Mlx(other.to_string()),
+                })?;
+                added.insert(target.place, low_rank);
+            }
+        }
+        Ok(Self { added })
+    }
+
+    /// Whether it changes the layer at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.added.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.added.values().map(|low_rank| low_rank.down.bytes() + low_rank.up.bytes()).sum()
+    }
+}
+
+/// The output `y` of a place for the input `x`, with what the adapter adds to it.
+pub(crate) fn adapted(
+    adapter: Option<&LayerAdapter>,
+    place: Place,
+    y: Array,
+    x: &Array,
+) -> Result<Array, ComputeError> {
+    match adapter.and_then(|adapter| adapter.added.get(&place)) {
+        Some(LowRank { down, up }) => Ok(y.add(up.forward(&down.forward(x)?)?)?),
+        None => Ok(y),
+    }
+}
+
+fn full_name(layer: usize, module: &str) -> String {
+    format!("model.layers.{layer}.{module}")
+}
+
+fn bytes(layers: &[LayerAdapter]) -> usize {
+    layers.iter().map(LayerAdapter::bytes).sum()
+}
+
+/// The adapters of a shard.
+#[derive(Debug)]
+pub(crate) struct Adapters {
+    /// The first layer of the shard, and how many the model has.
+    first: usize,
+    all_layers: usize,
+    /// What can be changed in each layer.
+    targets: Vec<Vec<Target>>,
+    arithmetic: Arithmetic,
+    /// The least recently loaded first.
+    loaded: Vec<(AdapterId, Vec<LayerAdapter>)>,
+}
+
+impl Adapters {
+    pub(crate) fn new(first: usize, all_layers: usize, targets: Vec<Vec<Target>>, arithmetic: Arithmetic) -> Self {
+        Self { first, all_layers, targets, arithmetic, loaded: Vec::new() }
+    }
+
+    /// Whether this adapter is loaded.
+    pub(crate) fn has(&self, id: AdapterId) -> bool {
+        self.layers(id).is_some()
+    }
+
+    /// Those that are loaded.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = AdapterId> {
+        self.loaded.iter().map(|(id, _)| *id)
+    }
+
+    /// What an adapter adds to each layer.
+    pub(crate) fn layers(&self, id: AdapterId) -> Option<&[LayerAdapter]> {
+        self.loaded.iter().find(|(other, _)| *other == id).map(|(_, layers)| layers.as_slice())
+    }
+
+    /// The size of all of them in memory, in bytes.
+    fn bytes(&self) -> usize {
+        self.loaded.iter().map(|(_, layers)| bytes(layers)).sum()
+    }
+
+    /// Loads an adapter. Others that no session uses make room for it.
+    pub(crate) fn load(
+        &mut self,
+        id: AdapterId,
+        adapter: &Adapter<'_>,
+        used: &BTreeSet<AdapterId>,
+    ) -> Result<(), AdapterRefused> {
+        if self.has(id) {
+            return Ok(());
+        }
+        let needed = self.checked_bytes(adapter)?;
+        let in_use = self.loaded.iter().filter(|(other, _)| used.contains(other)).map(|(_, layers)| bytes(layers));
+        if needed + in_use.sum::<usize>() > MAX_BYTES {
+            return Err(AdapterRefused::Full);
+        }
+        while needed + self.bytes() > MAX_BYTES
+            && let Some(oldest) = self.loaded.iter().position(|(other, _)| !used.contains(other))
+        {
+            self.loaded.remove(oldest);
+        }
+        let layers = self.targets.iter().enumerate();
+        let layers = layers.map(|(at, targets)| LayerAdapter::load(adapter, self.first + at, targets, self.arithmetic));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        self.loaded.push((id, layers));
+        Ok(())
+    }
+
+    /// The size of an adapter in memory, in bytes, once it is known to be one of this model's.
+    fn checked_bytes(&self, adapter: &Adapter<'_>) -> Result<usize, AdapterRefused> {
+        for module in adapter.modules() {
+            let unknown = || AdapterError::Module(module.to_owned());
+            let place = module.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+            let (layer, name) = place.ok_or_else(unknown)?;
+            let layer: usize = layer.parse().ok().filter(|layer| *layer < self.all_layers).ok_or_else(unknown)?;
+            // Other machines check theirs.
+            let Some(targets) = layer.checked_sub(self.first).and_then(|at| self.targets.get(at)) else { continue };
+            let columns_and_rows = targets.iter().find_map(|target| {
+                let (_, rows) = target.modules.iter().find(|(module, _)| module == name)?;
+                Some([*rows, target.columns])
+            });
+            adapter.check(module, columns_and_rows.ok_or_else(unknown)?)?;
+        }
+        let mut bytes = 0;
+        for (at, targets) in self.targets.iter().enumerate() {
+            for target in targets {
+                let rank_of = |(module, _): &(String, usize)| adapter.rank(&full_name(self.first + at, module));
+                let rank = width(target.modules.iter().filter_map(rank_of).sum(), self.arithmetic);
+                let rows = target.modules.iter().map(|(_, rows)| rows).sum();
+                if rank > 0 {
+                    let of = |shape| Linear::bytes_of_numbers(shape, self.arithmetic) as usize;
+                    bytes += of([rank, target.columns]) + of([rows, rank]);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,176 @@
+//! The files of a LoRA adapter on this machine's disk.
+//!
+//! The node reads their bytes and nothing in them: they are opened in the workers, which are confined. A stage on another
+//! machine gets them from the machine that asks for the answer.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use hive_model::AdapterId;
+use hive_protocol::AdapterHead;
+use hive_text::regular;
+use hive_weights::adapter::{CONFIG_FILE, TENSOR_FILES};
+use sha2::{Digest, Sha256};
+
+/// Limit on `adapter_config.json`, in bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Limit on the file with the matrices, in bytes. Adapters of large models have a few hundred megabytes.
+const MAX_TENSOR_BYTES: u64 = 384 << 20;
+
+/// The contents of an adapter's two files.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AdapterBytes {
+    pub(crate) config: Vec<u8>,
+    pub(crate) tensors: Vec<u8>,
+}
+
+impl AdapterBytes {
+    /// Identifies the adapter by its contents.
+    pub(crate) fn id(&self) -> AdapterId {
+        let mut digest = Sha256::new();
+        // The length keeps a byte from counting as one of the other file.
+        digest.update((self.config.len() as u64).to_le_bytes());
+        digest.update(&self.config);
+        digest.update(&self.tensors);
+        AdapterId(digest.finalize().into())
+    }
+
+    pub(crate) fn head(&self) -> AdapterHead {
+        let [config_bytes, tensor_bytes] = [&self.config, &self.tensors].map(|file| file.len() as u64);
+        AdapterHead { id: self.id(), config_bytes, tensor_bytes }
+    }
+}
+
+/// Checks the sizes of an adapter that another machine is about to send.
+pub(crate) fn check_sizes(head: AdapterHead) -> Result<(), String> {
+    for (bytes, limit) in [(head.config_bytes, MAX_CONFIG_BYTES), (head.tensor_bytes, MAX_TENSOR_BYTES)] {
+        if bytes > limit {
+            return Err(format!("a file of the adapter has {bytes} bytes; more than {limit} are not accepted"));
+        }
+    }
+    Ok(())
+}
+
+/// Why an adapter's files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterFilesError {
+    /// There is no adapter.
+    #[error("{0} holds no adapter; expected a folder with {CONFIG_FILE} and {files}", files = TENSOR_FILES.join(" or "))]
+    None(PathBuf),
+    /// A file cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The files are others than they were.
+    #[error("the adapter in {0} has changed since the answer began")]
+    Changed(PathBuf),
+}
+
+/// An adapter on this machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterFiles {
+    head: AdapterHead,
+    folder: PathBuf,
+    stamps: Stamps,
+}
+
+/// Size and time of the latest change of the two files.
+type Stamps = [(u64, SystemTime); 2];
+
+impl AdapterFiles {
+    /// Reads an adapter's files to identify it.
+    ///
+    /// # Errors
+    /// There is none, or its files are too large or cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, AdapterFilesError> {
+        // Before the contents: a change meanwhile is then noticed.
+        let stamps = stamps(folder)?;
+        Ok(Self { head: bytes(folder)?.head(), folder: folder.to_owned(), stamps })
+    }
+
+    /// Whether the files are as they were, by size and time.
+    pub fn is_current(&self) -> bool {
+        stamps(&self.folder).is_ok_and(|stamps| stamps == self.stamps)
+    }
+
+    /// What identifies it on every machine.
+    pub fn id(&self) -> AdapterId {
+        self.head.id
+    }
+
+    pub(crate) fn head(&self) -> AdapterHead {
+        self.head
+    }
+
+    /// Its contents.
+    pub(crate) fn read(&self) -> Result<AdapterBytes, AdapterFilesError> {
+        let bytes = bytes(&self.folder)?;
+        if bytes.id() == self.head.id { Ok(bytes) } else { Err(AdapterFilesError::Changed(self.folder.clone())) }
+    }
+}
+
+/// The two files of an adapter.
+fn files(folder: &Path) -> Result<[PathBuf; 2], AdapterFilesError> {
+    let config = folder.join(CONFIG_FILE);
+    let tensors = TENSOR_FILES.into_iter().map(|name| folder.join(name)).find(|file| file.exists());
+    match tensors.filter(|_| config.exists()) {
+        Some(tensors) => Ok([config, tensors]),
+        None => Err(AdapterFilesError::None(folder.to_owned())),
+    }
+}
+
+fn stamps(folder: &Path) -> Result<Stamps, AdapterFilesError> {
+    let stamp = |file: &PathBuf| -> std::io::Result<(u64, SystemTime)> {
+        let about = file.metadata()?;
+        Ok((about.len(), about.modified()?))
+    };
+    let [config, tensors] = files(folder)?;
+    let read = |file: PathBuf| stamp(&file).map_err(|source| AdapterFilesError::Read { file, source });
+    Ok([read(config)?, read(tensors)?])
+}
+
+fn bytes(folder: &Path) -> Result<AdapterBytes, AdapterFilesError> {
+    let read =
+        |file: PathBuf, limit| regular::read(&file, limit).map_err(|source| AdapterFilesError::Read { file, source });
+    let [config, tensors] = files(folder)?;
+    Ok(AdapterBytes { config: read(config, MAX_CONFIG_BYTES)?, tensors: read(tensors, MAX_TENSOR_BYTES)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_known_by_its_contents_and_one_that_changes_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let [mlx, peft] = ["mlx", "peft"].map(|name| folder.path().join(name));
+        for (path, name) in [(&mlx, "adapters.safetensors"), (&peft, "adapter_model.safetensors")] {
+            fs::create_dir(path).unwrap();
+            let why = AdapterFiles::open(path).unwrap_err().to_string();
+            assert!(
+                why.ends_with("with adapter_config.json and adapters.safetensors or adapter_model.safetensors"),
+                "{why}"
+            );
+            fs::write(path.join("adapter_config.json"), "{}").unwrap();
+            assert!(AdapterFiles::open(path).is_err());
+            fs::write(path.join(name), "matrices").unwrap();
+        }
+        let files = AdapterFiles::open(&mlx).unwrap();
+        assert!(files.is_current());
+        assert_eq!(files.id(), AdapterFiles::open(&peft).unwrap().id());
+        assert_eq!(files.read().unwrap().tensors, b"matrices");
+        fs::write(mlx.join("adapter_config.json"), "{}m").unwrap();
+        fs::write(mlx.join("adapters.safetensors"), "atrices").unwrap();
+        assert!(!files.is_current());
+        let why = files.read().err().unwrap().to_string();
+        assert!(why.ends_with("has changed since the answer began"), "{why}");
+        let large = AdapterHead { id: files.id(), config_bytes: 1, tensor_bytes: MAX_TENSOR_BYTES + 1 };
+        assert!(check_sizes(large).is_err() && check_sizes(AdapterHead { tensor_bytes: 1, ..large }).is_ok());
+    }
+}
