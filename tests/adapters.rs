@@ -127,8 +127,8 @@ fn what_is_no_adapter_of_the_model_is_refused_in_a_sentence_and_the_model_goes_o
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     for (folder, words) in [
-        (&wide, "takes 1536 inputs and 640 outputs, and the model has 1536 inputs and 576 outputs"),
-        (&dora, "the adapter uses DoRA, which is not supported"),
+        (&wide, "has 1536 inputs and 640 outputs, this model's has 1536 inputs and 576 outputs"),
+        (&dora, "the adapter uses DoRA; only LoRA"),
         (&cut, "the adapter's safetensors file is not valid"),
     ] {
         alias(&ann, &lab, "tuned", folder);

@@ -15,6 +15,7 @@ mod formula;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use common::lab::{Lab, pair};
 use common::{children, hivemind, run};
 use serde_json::{Value, json};
 
@@ -164,4 +165,39 @@ fn a_model_that_may_not_be_cut_everywhere_is_cut_where_it_may() {
     assert_eq!(layers, [json!([0, 1]), json!([1, 5])]);
     let (code, _, stderr) = run(&["chat", model.to_str().unwrap(), "--stages", "3", "--prompt", "x"], None);
     assert!(code == 2 && stderr.contains("at most 2 stages are possible"), "{stderr}");
+}
+
+#[test]
+fn a_model_in_single_precision_is_quantized_as_it_is_loaded_on_every_machine() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let [ann, bob] = ["ann", "bob"].map(|name| lab.node(name, ""));
+    pair(&lab, &ann, &bob);
+    let model = written(&lab.scratch(), "qwen3", "unquantized, tied");
+    let small = lab.scratch().join("small");
+    let [model, small] = [&model, &small].map(|path| path.to_str().unwrap());
+    ann.run(&lab, &["models", "quantize", model, "--bits", "4", "--group-size", "64", "--out", small]);
+    let asked = |model: &str, stages: &str| {
+        ann.json(&lab, &["chat", model, "--prompt", "A question.", "--max-tokens", "60", "--stages", stages])["tokens"]
+            .clone()
+    };
+    let planned = || -> u64 {
+        let plan = ann.json(&lab, &["plan", model, "--stages", "1"]);
+        plan["stages"].as_array().unwrap().iter().map(|stage| stage["weight_bytes"].as_u64().unwrap()).sum()
+    };
+    let (stored, stored_bytes) = (asked(model, "1"), planned());
+    let quantized = asked(small, "1");
+    assert_ne!(stored, quantized);
+    std::fs::write(ann.folder.join("config.toml"), "quantize_at_load = 4\n").unwrap();
+    // It counts for models that are loaded from then on.
+    common::patiently("the setting counts", || planned() < stored_bytes);
+    ann.run(&lab, &["models", "unload", model]);
+    for stages in ["1", "2"] {
+        assert_eq!(asked(model, stages), quantized, "on {stages}");
+    }
+    // What is quantized already stays as it is.
+    assert_eq!(asked(small, "2"), quantized);
+    std::fs::write(ann.folder.join("config.toml"), "quantize_at_load = 5\n").unwrap();
+    let (code, _, why) = ann.try_run(&lab, &["models", "get", "no/where"]);
+    assert!(code != 0 && why.contains("5 bits per weight, instead of one of [4, 6, 8]"), "{why}");
 }

@@ -1,8 +1,8 @@
 //! LoRA adapters in memory: what is added to the outputs of a layer's projections, for the sessions that ask for it.
 //!
 //! The model's weights stay as they are, quantized or not, so sessions with and without adapters share them. Where
-//! projections are joined to one product, so are their updates: the first matrices stand below each other, the second
-//! ones on a diagonal.
+//! projections are joined to one product, so are their updates: the down matrices are stacked, the up matrices form
+//! a block diagonal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,11 +31,14 @@ impl std::fmt::Debug for AdapterId {
 /// Why a shard does not take an adapter.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterRefused {
-    /// It is no adapter, or one of another model.
+    /// It is not an adapter, or was made for another model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
     /// Adapters that open sessions use leave no room for it.
-    #[error("adapters have {} MB at most on a machine, and this one would exceed that", MAX_BYTES >> 20)]
+    #[error(
+        "adapters may take {} MB of a machine's memory, and beside those in use there is no room for this one",
+        MAX_BYTES >> 20
+    )]
     Full,
     /// MLX failed.
     #[error(transparent)]
@@ -47,15 +50,15 @@ pub enum AdapterRefused {
 pub(crate) enum Place {
     /// Queries, keys and values; a delta net's inputs; a latent row.
     Input,
-    /// Queries to their narrow row.
+    /// Down-projection of the queries (`q_a_proj`).
     QueryDown,
-    /// Queries from there, or from the input.
+    /// Up-projection of the queries (`q_b_proj`), or `q_proj`.
     QueryUp,
-    /// The mixer's projection back.
+    /// The mixer's output projection.
     Output,
     /// A network's gate and up.
     GateUp,
-    /// A network's projection back.
+    /// A network's down projection.
     Down,
 }
 
@@ -89,7 +92,7 @@ struct LowRank {
     up: Linear,
 }
 
-/// The rank that is held: the fast kernels take rows of whole lanes.
+/// The rank as stored: the fast kernels need a multiple of [`LANES`].
 fn width(rank: usize, arithmetic: Arithmetic) -> usize {
     if arithmetic.fast { rank.next_multiple_of(LANES) } else { rank }
 }
@@ -208,7 +211,7 @@ impl Adapters {
     }
 
     /// The size of all of them in memory, in bytes.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.loaded.iter().map(|(_, layers)| bytes(layers)).sum()
     }
 
@@ -218,6 +221,7 @@ impl Adapters {
         id: AdapterId,
         adapter: &Adapter<'_>,
         used: &BTreeSet<AdapterId>,
+        mut progress: impl FnMut(usize),
     ) -> Result<(), AdapterRefused> {
         if self.has(id) {
             return Ok(());
@@ -227,14 +231,17 @@ impl Adapters {
         if needed + in_use.sum::<usize>() > MAX_BYTES {
             return Err(AdapterRefused::Full);
         }
+        // Before others make room: one that cannot be loaded costs nobody anything.
+        let mut layers = Vec::with_capacity(self.targets.len());
+        for (at, targets) in self.targets.iter().enumerate() {
+            layers.push(LayerAdapter::load(adapter, self.first + at, targets, self.arithmetic)?);
+            progress(layers.len());
+        }
         while needed + self.bytes() > MAX_BYTES
             && let Some(oldest) = self.loaded.iter().position(|(other, _)| !used.contains(other))
         {
             self.loaded.remove(oldest);
         }
-        let layers = self.targets.iter().enumerate();
-        let layers = layers.map(|(at, targets)| LayerAdapter::load(adapter, self.first + at, targets, self.arithmetic));
-        let layers = layers.collect::<Result<Vec<_>, _>>()?;
         self.loaded.push((id, layers));
         Ok(())
     }
@@ -245,7 +252,9 @@ impl Adapters {
             let unknown = || AdapterError::Module(module.to_owned());
             let place = module.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
             let (layer, name) = place.ok_or_else(unknown)?;
-            let layer: usize = layer.parse().ok().filter(|layer| *layer < self.all_layers).ok_or_else(unknown)?;
+            let number =
+                layer.parse().ok().filter(|number: &usize| *number < self.all_layers && number.to_string() == layer);
+            let layer = number.ok_or_else(unknown)?;
             // Other machines check theirs.
             let Some(targets) = layer.checked_sub(self.first).and_then(|at| self.targets.get(at)) else { continue };
             let columns_and_rows = targets.iter().find_map(|target| {

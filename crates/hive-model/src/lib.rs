@@ -35,6 +35,7 @@ pub use adapter::{AdapterId, AdapterRefused};
 pub use device::Compute;
 pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};
+pub use hive_weights::weights::AtLoad;
 pub use kv::KvLayout;
 pub use sampling::Sampling;
 pub use shard::{

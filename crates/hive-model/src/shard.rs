@@ -272,14 +272,30 @@ impl Shard {
         self.arithmetic.activation
     }
 
-    /// Loads an adapter for sessions to come. If it is loaded already, this does nothing. Adapters that no open session
-    /// uses make room for it.
+    /// Loads an adapter for sessions to come; `progress` is called with the number of layers so far. If it is loaded
+    /// already, this does nothing. Adapters make room for it that no session uses, but for sessions that are `resting`,
+    /// which are closed then.
     ///
     /// # Errors
     /// It is of another model, or too large.
-    pub fn load_adapter(&mut self, id: AdapterId, adapter: &Adapter<'_>) -> Result<(), AdapterRefused> {
-        let used = self.sessions.values().filter_map(|session| session.options.adapter).collect();
-        self.adapters.load(id, adapter, &used)
+    pub fn load_adapter(
+        &mut self,
+        id: AdapterId,
+        adapter: &Adapter<'_>,
+        resting: impl Fn(SessionId) -> bool,
+        progress: impl FnMut(usize),
+    ) -> Result<(), AdapterRefused> {
+        let active = self.sessions.iter().filter(|(session, _)| !resting(**session));
+        let used = active.filter_map(|(_, session)| session.options.adapter).collect();
+        self.adapters.load(id, adapter, &used, progress)?;
+        let adapters = &self.adapters;
+        self.sessions.retain(|_, session| session.options.adapter.is_none_or(|adapter| adapters.has(adapter)));
+        Ok(())
+    }
+
+    /// The size of all adapters in memory, in bytes.
+    pub fn adapter_bytes(&self) -> usize {
+        self.adapters.bytes()
     }
 
     /// The adapters that are loaded.

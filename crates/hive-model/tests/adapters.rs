@@ -36,7 +36,8 @@ struct Files {
 impl Files {
     fn load_into(&self, shard: &mut Shard) {
         let config = self.config.to_string();
-        shard.load_adapter(ID, &Adapter::open(config.as_bytes(), &self.tensors).unwrap()).unwrap();
+        let adapter = Adapter::open(config.as_bytes(), &self.tensors).unwrap();
+        shard.load_adapter(ID, &adapter, |_| false, |_| ()).unwrap();
     }
 
     /// The same adapter as PEFT writes it.
@@ -319,14 +320,14 @@ fn an_adapter_of_another_model_is_refused_and_a_session_of_an_unknown_one_too() 
     let refused = |shard: &mut Shard, files: &Files| {
         let config = files.config.to_string();
         let adapter = Adapter::open(config.as_bytes(), &files.tensors).unwrap();
-        let why = shard.load_adapter(ID, &adapter).unwrap_err().to_string();
+        let why = shard.load_adapter(ID, &adapter, |_| false, |_| ()).unwrap_err().to_string();
         assert!(shard.adapters().is_empty() && !why.contains('\n'));
         why
     };
     let why = refused(&mut whole(biased), &llama.adapter);
     assert!(why.starts_with("the adapter"), "{why}");
     let why = refused(&mut whole(llama), &biased.adapter);
-    assert!(why.contains("is of another model: for model.layers.1.mlp.down_proj it takes 100 inputs"), "{why}");
+    assert!(why.contains("was made for another model: its model.layers.1.mlp.down_proj has 100 inputs"), "{why}");
     let why = refused(&mut whole(llama), &latent.adapter);
     assert!(why.contains("which this model does not have or which adapters cannot change here"), "{why}");
     // A stage checks its own layers; those that no stage has are of another model, too.

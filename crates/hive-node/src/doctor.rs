@@ -70,7 +70,7 @@ async fn compute() -> Check {
         Ok(spawned) => spawned,
         Err(error) => return bad(error.to_string(), "the system refuses new processes; look at its limits"),
     };
-    let order = LoadOrder { path, layers: 0..1, compute: Compute::Auto, threads: hive_host::threads() };
+    let order = LoadOrder { path, layers: 0..1, compute: Compute::Auto, threads: hive_host::threads(), at_load: None };
     worker.order(&ToWorker::Load(order));
     loop {
         match events.next().await {

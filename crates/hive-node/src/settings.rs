@@ -13,7 +13,7 @@ pub use hive_types::{Accent, BrowserAccess, Language, Look};
 
 use hive_peers::data::{DataError, DataFolder};
 
-use hive_stage::Fetches;
+use hive_stage::{AtLoad, Fetches};
 
 use crate::node::options::NodeOptions;
 use crate::sharing::Policy;
@@ -40,6 +40,9 @@ pub struct Settings {
     /// Limit on the rate of downloads from Hugging Face, in megabits per second. Downloads from other machines do not
     /// count. 0 is no limit.
     pub download_mbit_per_s: Option<u64>,
+    /// Bits per weight, 4, 6 or 8, in which models in 16 bits or FP8 are held in memory, on every machine that computes for
+    /// this one. As they are stored, unless set. Counts for models that are loaded from then on.
+    pub quantize_at_load: Option<AtLoad>,
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
@@ -126,6 +129,7 @@ impl Settings {
             unload_after: self.unload_after_idle_minutes.map(time),
             bits_per_s: self.bandwidth_mbit_per_s.map(|megabits| megabits.saturating_mul(1_000_000)),
             download_bytes_per_s: self.download_bytes_per_s(),
+            quantize_at_load: self.quantize_at_load,
             keep_prompts_here: self.keep_prompts_here.unwrap_or(false),
         }
     }

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_host::{Heat, Power};
+use hive_stage::AtLoad;
 use serde::{Deserialize, Serialize};
 
 /// The owner's settings.
@@ -23,6 +24,8 @@ pub struct Policy {
     pub bits_per_s: Option<u64>,
     /// Limit on the rate of downloads, in bytes per second.
     pub download_bytes_per_s: Option<NonZeroU64>,
+    /// How plain matrices are quantized as they are loaded.
+    pub quantize_at_load: Option<AtLoad>,
     /// Whether models that fit on this machine stay on it.
     pub keep_prompts_here: bool,
 }

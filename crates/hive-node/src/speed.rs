@@ -44,7 +44,13 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let card = model.card();
     let form = planning::form(Compute::Auto, mlx_library::computes_on_gpu());
     let bytes_per_token = planning::read_bytes(card, form);
-    let order = LoadOrder { path, layers: 0..card.layers(), compute: Compute::Auto, threads: hive_host::threads() };
+    let order = LoadOrder {
+        path,
+        layers: 0..card.layers(),
+        compute: Compute::Auto,
+        threads: hive_host::threads(),
+        at_load: None,
+    };
     worker.order(&ToWorker::Load(order));
     loop {
         match events.next().await? {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use hive_model::AtLoad;
 use hive_model::shard::Input;
 use hive_model::{AdapterId, Compute, Hidden, SessionOptions};
 use hive_net::{PeerAddr, PeerId, border};
@@ -62,6 +63,8 @@ pub struct StageSpec {
     pub bytes: u64,
     /// Whether it is a standby replica of another node's stage; it yields to anything that needs the memory.
     pub standby: bool,
+    /// How plain matrices are quantized as they are loaded, if they are.
+    pub at_load: Option<AtLoad>,
 }
 
 /// The machines that a stage exchanges frames with.

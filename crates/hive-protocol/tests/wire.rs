@@ -11,7 +11,7 @@ use golden::Golden;
 use hive_host::{Heat, Power};
 use hive_model::sampling::Sampling;
 use hive_model::shard::Input;
-use hive_model::{ActivationType, AdapterId, Compute, Hidden, SessionOptions};
+use hive_model::{ActivationType, AdapterId, AtLoad, Compute, Hidden, SessionOptions};
 use hive_net::{Identity, PeerAddr, PeerId};
 use hive_protocol::{
     AdapterHead, Arithmetic, Beat, Continued, Drain, Greeting, Hello, ModelCopy, ModelSource, Neighbours, Profile,
@@ -40,6 +40,7 @@ fn stage_spec() -> StageSpec {
         threads: 6,
         bytes: 70_000,
         standby: false,
+        at_load: AtLoad::new(6),
     }
 }
 
@@ -174,7 +175,7 @@ fn question_name(request: &Request) -> &'static str {
 
 fn requests() -> Vec<(&'static str, Request)> {
     let from_path = StageSpec { source: ModelSource::Path("/models/m.gguf".into()), standby: true, ..stage_spec() };
-    let starter = StageSpec { source: ModelSource::Named(None, "d1635e".to_owned()), ..stage_spec() };
+    let starter = StageSpec { source: ModelSource::Named(None, "d1635e".to_owned()), at_load: None, ..stage_spec() };
     let last = Neighbours { next: None, first: Some(addr(1)), ..neighbours() };
     let afresh = SessionSpec { continues: None, options: SessionOptions::default(), ..session_spec() };
     vec![

@@ -45,3 +45,49 @@ fn loaded(numbers: &FloatTensor, to: Float) -> Result<Array, QuantizeError> {
 fn bytes(array: &Array) -> Result<Vec<u8>, QuantizeError> {
     Ok(array_bytes(&array.contiguous()?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use hive_weights::weights::{AtLoad, Biases, Matrix};
+
+    use super::*;
+
+    /// Rows of numbers of several sizes, with groups of zeros, of one number, of one sign, and with halves.
+    fn rows(float: Float) -> FloatTensor {
+        let mut state = 7u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let mut numbers = Vec::new();
+        for group in 0..64 {
+            let size = 10f32.powi(group % 9 - 6);
+            numbers.extend((0..64).map(|at| match group % 8 {
+                0 => 0.0,
+                1 => size,
+                2 => -random().abs() * size,
+                3 => (at as f32 - 20.0) / 2.0,
+                _ => random() * size,
+            }));
+        }
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number: &f32| number.to_le_bytes()).collect();
+        let single = FloatTensor { float: Float::F32, shape: vec![8, 512], bytes };
+        FloatTensor { bytes: converted(single.clone(), float, false).unwrap(), float, ..single }
+    }
+
+    #[test]
+    fn what_is_quantized_at_load_has_mlxs_numbers() {
+        for float in [Float::F32, Float::F16, Float::Bf16] {
+            for at_load in AtLoad::all() {
+                let how = Quantization { bits: at_load.bits().into(), group: 64 };
+                let expected = quantized(&rows(float), float, how).unwrap();
+                let Matrix::Quantized(found) = at_load.quantized("model.layers.0.mlp.up_proj", rows(float)) else {
+                    panic!("it stays as it is")
+                };
+                let Biases::Stored(biases) = found.biases else { panic!("no biases") };
+                assert!([found.scales, biases] == expected[1..], "{float:?} in {} bits: scales", how.bits);
+                assert!(found.words == expected[0], "{float:?} in {} bits", how.bits);
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use checkpoint::Tensors;
-use hive_model::{Compute, Shard, ShardOptions};
+use hive_model::{AtLoad, Compute, Footprint, Shard, ShardOptions};
 use hive_quantize::{QuantizeError, Quantized, Recipe, quantize, quantize_in_files_of};
 use hive_weights::ModelFiles;
 use mlx_rs::{Array, Dtype};
@@ -161,6 +161,47 @@ fn every_family_has_the_tensors_that_mlx_lm_writes_in_the_numbers_that_mlx_compu
         }
     }
     assert!(count > 40, "{count}");
+}
+
+/// Every family can be quantized as it is loaded, and takes the memory that was planned. Dense ones compute what their
+/// quantized folders compute.
+#[test]
+fn a_model_that_is_quantized_at_load_is_the_quantized_model() {
+    let four = AtLoad::new(4).unwrap();
+    let mut same = 0;
+    for family in families() {
+        let variants = variants(&family);
+        let plain = variants.iter().filter(|variant| !variant["config"].to_string().contains("\"quantization\""));
+        for variant in plain.take(2) {
+            let folder = tempfile::tempdir().unwrap();
+            let model = written(variant, &folder.path().join("plain"));
+            let files = ModelFiles::open_for(&model, Some(four)).unwrap();
+            assert!(files.has_plain_matrices());
+            let to = folder.path().join("small");
+            quantized(&model, &to, Recipe { group: 64, ..FOUR });
+            for compute in [Compute::Fast, Compute::Plain] {
+                let layers = 0..files.config().layers;
+                let options = ShardOptions { layers: layers.clone(), compute };
+                let mut shard = Shard::load(&files, &options, |_| ()).unwrap();
+                let planned = Footprint::of(&files, compute).unwrap();
+                assert_eq!(shard.weight_bytes() as u64, planned.weight_bytes(layers), "{family}, {compute:?}");
+                let stored = Footprint::of(&ModelFiles::open(&model).unwrap(), compute).unwrap();
+                assert!(planned.layer_bytes < stored.layer_bytes, "{family}, {compute:?}");
+                let found = shard.logits_of(&TOKENS).unwrap();
+                assert!(found.iter().all(|logit| logit.is_finite()), "{family}");
+                if ["llama", "qwen2", "qwen3", "smollm3", "phi3", "mistral"].contains(&family.as_str()) {
+                    // Where columns have whole groups of 32 only, they are quantized at load, and not by mlx-lm.
+                    let mut matrices =
+                        variant["tensors"].as_array().unwrap().iter().filter_map(|tensor| tensor[1][1].as_u64());
+                    if matrices.all(|columns| columns % 64 == 0) {
+                        assert!(found == logits(&to, compute), "{family}, {}, {compute:?}", variant["name"]);
+                        same += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(same >= 12, "{same}");
 }
 
 /// Parts that see and hear, and layers that predict further tokens.

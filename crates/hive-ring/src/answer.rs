@@ -50,6 +50,8 @@ pub(crate) struct Answer {
     session: u128,
     prompt: Vec<u32>,
     adapter: Option<AdapterFiles>,
+    /// Why its adapter can no longer be used.
+    unfit: Option<String>,
     sampling: Sampling,
     end_tokens: Vec<u32>,
     last_position: u32,
@@ -104,6 +106,7 @@ impl Answer {
             epoch: 0,
             session: 0,
             adapter: request.adapter.clone(),
+            unfit: None,
             sampling: request.sampling.clone(),
             end_tokens: if request.ignore_end { Vec::new() } else { card.end_tokens.clone() },
             last_position: (prompt.len() + request.resume_tokens.len() + max_tokens - 1) as u32,

@@ -93,9 +93,10 @@ impl Ring {
     /// Has every stage load the adapter, to learn whether it suits the model. A stage that cannot be reached gets it with
     /// its session.
     async fn check_adapter(&self, adapter: &AdapterFiles) -> Result<(), GenerateError> {
-        for index in 0..self.stages().len() {
-            match self.give_adapter(index, adapter).await {
-                Err(NotAdapted::Unfit(why)) => return Err(GenerateError::Adapter(why)),
+        let given = (0..self.stages().len()).map(|index| self.give_adapter(index, adapter));
+        for (index, given) in futures_util::future::join_all(given).await.into_iter().enumerate() {
+            match given {
+                Err(NotAdapted::Unfit(why) | NotAdapted::Full(why)) => return Err(GenerateError::Adapter(why)),
                 Err(NotAdapted::Failed(why)) => tracing::info!("stage {index} does not have the adapter yet: {why}"),
                 Ok(()) => {}
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hive_model::AdapterId;
 use hive_protocol::Continued;
-use hive_stage::Pieces;
+use hive_stage::{AdapterFiles, Pieces};
 
 /// Maximum number of retained sessions.
 const MOST_SESSIONS: usize = 8;
@@ -24,7 +24,7 @@ struct Retained {
     /// The pieces in which they were computed.
     pieces: Pieces,
     /// The adapter that they were computed with.
-    adapter: Option<AdapterId>,
+    adapter: Option<AdapterFiles>,
 }
 
 /// The retained sessions, the most recent last.
@@ -50,7 +50,7 @@ impl PrefixCache {
         session: u128,
         tokens: Vec<u32>,
         pieces: Pieces,
-        adapter: Option<AdapterId>,
+        adapter: Option<AdapterFiles>,
     ) -> Vec<u128> {
         self.sessions.push_back(Retained { session, tokens, pieces, adapter });
         self.latest = Some(Instant::now());
@@ -68,6 +68,11 @@ impl PrefixCache {
     /// Drops all sessions and returns them.
     pub(crate) fn clear(&mut self) -> Vec<u128> {
         self.sessions.drain(..).map(|retained| retained.session).collect()
+    }
+
+    /// The adapters of the retained sessions.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &AdapterFiles> {
+        self.sessions.iter().filter_map(|retained| retained.adapter.as_ref())
     }
 
     /// Whether no session is retained.
@@ -91,7 +96,7 @@ impl PrefixCache {
             .sessions
             .iter()
             .enumerate()
-            .filter(|(_, retained)| retained.adapter == adapter)
+            .filter(|(_, retained)| retained.adapter.as_ref().map(AdapterFiles::id) == adapter)
             .map(|(index, retained)| (index, common(&retained.tokens)))
             .max_by_key(|(_, position)| *position)
             .filter(|(_, position)| *position >= SHORTEST)?;
@@ -140,8 +145,14 @@ mod tests {
     #[test]
     fn what_another_adapter_computed_is_not_reused() {
         let mut cache = PrefixCache::new(MOST_TOKENS, 0);
-        let [mine, other] = [1, 2].map(|number| Some(AdapterId([number; 32])));
-        cache.retain(1, tokens(0..30), Pieces::default(), mine);
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["adapter_config.json", "adapters.safetensors"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let files = AdapterFiles::open(folder.path()).unwrap();
+        let (mine, other) = (Some(files.id()), Some(AdapterId([2; 32])));
+        cache.retain(1, tokens(0..30), Pieces::default(), Some(files));
+        assert_eq!(cache.adapters().map(AdapterFiles::id).collect::<Vec<_>>(), [mine.unwrap()]);
         cache.retain(2, tokens(0..30), Pieces::default(), None);
         assert!(cache.reuse(&tokens(0..40), other).is_none());
         let session = |reused: Option<(Continued, Pieces)>| reused.map(|(continued, _)| continued.session);

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use hive_net::{Frame, PeerId};
 use hive_plan::{Plan, PlannedStage};
 use hive_protocol::{ModelSource, RingId, StageId};
-use hive_stage::{Destination, StageHost};
+use hive_stage::{AdapterFiles, Destination, StageHost};
 use hive_worker::text::Model;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -47,6 +47,7 @@ struct Session {
     /// The queue for frames that come back.
     frames: mpsc::Sender<Frame>,
     attempts: Attempts<PeerId>,
+    adapter: Option<AdapterFiles>,
 }
 
 /// A loaded model. Clones share it; [`Ring::unload`] frees it.

@@ -3,7 +3,11 @@
 //! The node reads their bytes and nothing in them: they are opened in the workers, which are confined. A stage on another
 //! machine gets them from the machine that asks for the answer.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use hive_model::AdapterId;
@@ -71,10 +75,12 @@ pub enum AdapterFilesError {
 }
 
 /// An adapter on this machine's disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AdapterFiles {
     head: AdapterHead,
     folder: PathBuf,
+    /// Open, so that files which are replaced stay readable.
+    files: Arc<[File; 2]>,
     stamps: Stamps,
 }
 
@@ -89,7 +95,18 @@ impl AdapterFiles {
     pub fn open(folder: &Path) -> Result<Self, AdapterFilesError> {
         // Before the contents: a change meanwhile is then noticed.
         let stamps = stamps(folder)?;
-        Ok(Self { head: bytes(folder)?.head(), folder: folder.to_owned(), stamps })
+        let [config, tensors] = files(folder)?;
+        let open = |file: PathBuf, limit: u64| match regular::open(&file) {
+            Ok((_, length)) if length > limit => {
+                let why = format!("it has {length} bytes; more than {limit} are not accepted");
+                Err(AdapterFilesError::Read { file, source: std::io::Error::new(ErrorKind::InvalidData, why) })
+            }
+            Ok((opened, _)) => Ok(opened),
+            Err(source) => Err(AdapterFilesError::Read { file, source }),
+        };
+        let files = Arc::new([open(config, MAX_CONFIG_BYTES)?, open(tensors, MAX_TENSOR_BYTES)?]);
+        let head = bytes(&files, folder)?.head();
+        Ok(Self { head, folder: folder.to_owned(), files, stamps })
     }
 
     /// Whether the files are as they were, by size and time.
@@ -108,7 +125,7 @@ impl AdapterFiles {
 
     /// Its contents.
     pub(crate) fn read(&self) -> Result<AdapterBytes, AdapterFilesError> {
-        let bytes = bytes(&self.folder)?;
+        let bytes = bytes(&self.files, &self.folder)?;
         if bytes.id() == self.head.id { Ok(bytes) } else { Err(AdapterFilesError::Changed(self.folder.clone())) }
     }
 }
@@ -133,11 +150,16 @@ fn stamps(folder: &Path) -> Result<Stamps, AdapterFilesError> {
     Ok([read(config)?, read(tensors)?])
 }
 
-fn bytes(folder: &Path) -> Result<AdapterBytes, AdapterFilesError> {
-    let read =
-        |file: PathBuf, limit| regular::read(&file, limit).map_err(|source| AdapterFilesError::Read { file, source });
-    let [config, tensors] = files(folder)?;
-    Ok(AdapterBytes { config: read(config, MAX_CONFIG_BYTES)?, tensors: read(tensors, MAX_TENSOR_BYTES)? })
+fn bytes(files: &[File; 2], folder: &Path) -> Result<AdapterBytes, AdapterFilesError> {
+    let read = |file: &File, limit: u64| {
+        let mut bytes = vec![0; file.metadata()?.len().min(limit + 1) as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    let read = |file: &File, limit| {
+        read(file, limit).map_err(|source| AdapterFilesError::Read { file: folder.to_owned(), source })
+    };
+    Ok(AdapterBytes { config: read(&files[0], MAX_CONFIG_BYTES)?, tensors: read(&files[1], MAX_TENSOR_BYTES)? })
 }
 
 #[cfg(test)]
@@ -165,8 +187,13 @@ mod tests {
         assert!(files.is_current());
         assert_eq!(files.id(), AdapterFiles::open(&peft).unwrap().id());
         assert_eq!(files.read().unwrap().tensors, b"matrices");
-        fs::write(mlx.join("adapter_config.json"), "{}m").unwrap();
-        fs::write(mlx.join("adapters.safetensors"), "atrices").unwrap();
+        // Replaced, as a careful program does it: an answer under way keeps what it began with.
+        fs::write(mlx.join("new"), "others").unwrap();
+        fs::rename(mlx.join("new"), mlx.join("adapters.safetensors")).unwrap();
+        assert!(!files.is_current() && files.read().unwrap().tensors == b"matrices");
+        let files = AdapterFiles::open(&mlx).unwrap();
+        fs::write(mlx.join("adapter_config.json"), "{}o").unwrap();
+        fs::write(mlx.join("adapters.safetensors"), "thers").unwrap();
         assert!(!files.is_current());
         let why = files.read().err().unwrap().to_string();
         assert!(why.ends_with("has changed since the answer began"), "{why}");

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::models::{self, FindError};
 use crate::runtime::aside;
+use hive_model::AtLoad;
 use hive_peers::Membership;
 use hive_peers::data::DataFolder;
 use hive_protocol::ModelCopy;
@@ -167,6 +168,7 @@ pub struct Catalogue {
     on_disk: Mutex<Kept>,
     /// Wakes `run` when there is something new to scan.
     news: Notify,
+    at_load: Mutex<Option<AtLoad>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -354,7 +356,17 @@ impl Catalogue {
         if models::is_path(name) && aside(|| models::exact_name(&path)).is_none() {
             self.opened_by_path(&path);
         }
-        Ok(model)
+        Ok(model.quantized(self.at_load()))
+    }
+
+    /// Sets how models that are opened from now on are quantized as they are loaded.
+    pub fn quantize_at_load(&self, at_load: Option<AtLoad>) {
+        *lock(&self.at_load) = at_load;
+    }
+
+    /// How models are quantized as they are loaded.
+    pub(crate) fn at_load(&self) -> Option<AtLoad> {
+        *lock(&self.at_load)
     }
 
     /// Opens every new model and updates the announcement.

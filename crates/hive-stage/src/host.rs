@@ -31,7 +31,7 @@ use hive_net::{Frame, Pace, PeerId};
 use hive_peers::{Changes, Local, Membership};
 use hive_protocol::{RingId, StageId};
 use hive_store::{InUse, Token};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
 use crate::fetching::Fetching;
@@ -98,11 +98,16 @@ struct Inner {
     catalogue: Catalogue,
     fetching: Fetching,
     trust_paths: bool,
-    /// Adapters that are being received.
-    adapting: Arc<Semaphore>,
     /// The rate at which frames are sent.
     pace: Pace,
     streams: Streams,
+}
+
+impl Hosted {
+    /// Its memory as planned, and that of adapters since, in bytes.
+    fn planned_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.stage.adapter_bytes())
+    }
 }
 
 /// A stage on this machine.
@@ -153,7 +158,6 @@ impl StageHost {
             catalogue,
             fetching: Fetching::new(fetches == Fetches::MachinesAndHub, disk_cap),
             trust_paths,
-            adapting: Arc::new(Semaphore::new(adapting::MAX_AT_ONCE)),
             pace: Pace::default(),
             streams: Streams::default(),
         };

@@ -26,6 +26,7 @@ pub mod testing;
 pub use adapters::{AdapterFiles, AdapterFilesError};
 pub use catalogue::{Catalogue, Place};
 pub use fetching::FetchFailure;
+pub use hive_model::AtLoad;
 pub use hive_store::InUse;
 pub use host::{Fetches, Held, HostOptions, NotAdapted, StageHost};
 pub use pieces::Pieces;

@@ -21,19 +21,19 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_model::AdapterId;
 use hive_net::Frame;
 use hive_net::stage::Budget;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use hive_audit::Usage;
 use hive_peers::Tasks;
 use hive_protocol::{Arithmetic, Reply, Request, StageSpec};
-use hive_worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use hive_worker::{AdaptFailure, Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use crate::adapters::AdapterBytes;
 use actor::Actor;
@@ -60,6 +60,9 @@ const FRAME_BYTES: usize = 32 << 20;
 /// Reports wait for the batch that a worker computes, but not for ever.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// An adapter is loaded between two batches, which on a slow machine take a minute.
+const ADAPT_TIMEOUT: Duration = Duration::from_mins(5);
+
 /// How long a check waits for the worker. A worker in the middle of a large batch does not answer in time; then the
 /// reply has the rows still to compute.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -76,6 +79,8 @@ pub(crate) struct Stage {
     sessions: Arc<AtomicUsize>,
     usage: Arc<Usage>,
     held_bytes: Arc<AtomicUsize>,
+    adapter_bytes: Arc<AtomicU64>,
+    adapter_turn: Arc<Semaphore>,
     process_id: Option<u32>,
     activity: Activity,
     running: Arc<Running>,
@@ -133,10 +138,23 @@ impl Stage {
         let activity = Activity::new(arithmetic);
         let actor = Actor::new(worker, index, tenancy, activity.clone(), commands.downgrade(), tasks.clone());
         let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
+        let (adapter_bytes, adapter_turn) = (actor.adapter_bytes(), Arc::new(Semaphore::new(1)));
         let task = tasks.spawn(actor.run(command_queue, frame_queue, events));
         let running = Arc::new(Running(task.abort_handle()));
         let budget = Budget::new(FRAME_BYTES);
-        Self { commands, frames, budget, sessions, usage, held_bytes, process_id, activity, running }
+        Self {
+            commands,
+            frames,
+            budget,
+            sessions,
+            usage,
+            held_bytes,
+            adapter_bytes,
+            adapter_turn,
+            process_id,
+            activity,
+            running,
+        }
     }
 
     /// A stage that accepts everything and does nothing.
@@ -219,20 +237,31 @@ impl Stage {
     }
 
     /// Whether an adapter is loaded.
-    pub(crate) async fn has_adapter(&self, id: AdapterId) -> Result<bool, String> {
+    pub(crate) async fn has_adapter(&self, id: AdapterId) -> Result<bool, AdaptFailure> {
         self.put_adapter(id, None).await
     }
 
     /// Loads an adapter, unless it is loaded.
-    pub(crate) async fn adapt(&self, id: AdapterId, bytes: AdapterBytes) -> Result<(), String> {
+    pub(crate) async fn adapt(&self, id: AdapterId, bytes: AdapterBytes) -> Result<(), AdaptFailure> {
         self.put_adapter(id, Some(bytes)).await.map(|_| ())
     }
 
-    async fn put_adapter(&self, id: AdapterId, bytes: Option<AdapterBytes>) -> Result<bool, String> {
+    async fn put_adapter(&self, id: AdapterId, bytes: Option<AdapterBytes>) -> Result<bool, AdaptFailure> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Adapt(id, bytes, answer)).await;
-        let answered = tokio::time::timeout(REPORT_TIMEOUT, answered).await;
-        answered.map_or_else(|_| None, Result::ok).unwrap_or_else(|| Err("the stage does not answer".to_owned()))
+        let answered = tokio::time::timeout(ADAPT_TIMEOUT, answered).await;
+        let silent = || Err(AdaptFailure::Failed("the stage does not answer".to_owned()));
+        answered.map_or_else(|_| None, Result::ok).unwrap_or_else(silent)
+    }
+
+    /// Lets one adapter at a time be received for this stage.
+    pub(crate) fn adapter_turn(&self) -> Arc<Semaphore> {
+        self.adapter_turn.clone()
+    }
+
+    /// The memory that adapters take in its worker, in bytes.
+    pub(crate) fn adapter_bytes(&self) -> u64 {
+        self.adapter_bytes.load(Ordering::Relaxed)
     }
 
     /// The sessions and their lengths, in tokens.
@@ -282,9 +311,9 @@ async fn start(
 ) -> Result<(Worker, Events, String, Arithmetic), NotStarted> {
     let failed = |why| NotStarted::Failed(NotLoaded::Failed(why));
     let (worker, mut events) = Worker::spawn(path).map_err(|error| failed(error.to_string()))?;
-    let StageSpec { layers, compute, threads, .. } = spec.clone();
+    let StageSpec { layers, compute, threads, at_load, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
-    worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
+    worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads, at_load }));
     loop {
         match events.next().await {
             Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),

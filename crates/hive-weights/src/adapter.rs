@@ -29,8 +29,16 @@ pub enum AdapterError {
     /// `adapter_config.json` is not JSON, or lacks what is needed.
     #[error("{CONFIG_FILE} cannot be read: {0}")]
     Config(String),
+    /// The factor on what is added is no number.
+    #[error("{CONFIG_FILE} gives {module} a scale of {scale}")]
+    Scale {
+        /// The module.
+        module: String,
+        /// The scale.
+        scale: f32,
+    },
     /// The adapter changes a model in a way that is not supported.
-    #[error("the adapter uses {0}, which is not supported; supported is LoRA as mlx-lm and PEFT write it")]
+    #[error("the adapter uses {0}; only LoRA in the forms of mlx-lm and PEFT is supported")]
     Unsupported(String),
     /// The file with the matrices is not valid.
     #[error("the adapter's safetensors file is not valid: {0}")]
@@ -58,7 +66,7 @@ pub enum AdapterError {
     Module(String),
     /// The model's matrix has another shape.
     #[error(
-        "the adapter is of another model: for {module} it takes {}, and the model has {}",
+        "the adapter was made for another model: its {module} has {}, this model's has {}",
         shape(*found),
         shape(*expected)
     )]
@@ -91,6 +99,8 @@ pub struct Adapter<'a> {
 struct Pair {
     down: Option<String>,
     up: Option<String>,
+    /// The module's name in the file.
+    module: String,
     scale: f32,
     /// Rows and columns of the matrix that it is added to, and the rank between.
     rows: usize,
@@ -126,6 +136,7 @@ impl<'a> Adapter<'a> {
         for name in tensors.names() {
             let (module, is_down) = form.parts(name).ok_or_else(|| AdapterError::Stray(name.to_owned()))?;
             let pair = pairs.entry(names::of_text(module).into_owned()).or_default();
+            module.clone_into(&mut pair.module);
             let place = if is_down { &mut pair.down } else { &mut pair.up };
             if place.replace(name.to_owned()).is_some() {
                 return Err(AdapterError::Stray(name.to_owned()));
@@ -143,7 +154,7 @@ impl<'a> Adapter<'a> {
                 return Err(AdapterError::Rank { module: module.clone(), down: down_rank, up: up_rank });
             }
             *pair = Pair { rank: down_rank, rows, columns, ..std::mem::take(pair) };
-            pair.scale = settings.scale(module, pair.rank)?;
+            pair.scale = settings.scale(&pair.module, pair.rank)?;
         }
         if pairs.is_empty() {
             return Err(AdapterError::Tensors("it is empty".to_owned()));
@@ -180,7 +191,8 @@ impl<'a> Adapter<'a> {
     /// # Errors
     /// A number is not finite.
     pub fn update(&self, module: &str) -> Result<Option<Update>, AdapterError> {
-        let Some(Pair { down: Some(down), up: Some(up), scale, rows, columns, rank }) = self.pairs.get(module) else {
+        let Some(Pair { down: Some(down), up: Some(up), scale, rows, columns, rank, .. }) = self.pairs.get(module)
+        else {
             return Ok(None);
         };
         let [mut down, mut up] = [self.numbers(down)?, self.numbers(up)?];

@@ -15,7 +15,7 @@ use crate::config::{AttentionSpec, ConfigError, Ends, Mixer, ModelConfig, RopeSc
 use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, Fp8, QuantizationTable, SafetensorsFolder};
-use crate::weights::{Float, MatrixFormat, TensorError, Weights};
+use crate::weights::{AtLoad, Float, MatrixFormat, TensorError, Weights};
 
 /// Limit on `tokenizer_config.json`; the largest real one has just over 1 MB.
 const MAX_JSON_BYTES: u64 = 8 << 20;
@@ -101,6 +101,25 @@ impl ModelFiles {
         } else {
             Err(OpenError::NotFound(path.to_owned()))
         }
+    }
+
+    /// Opens a model whose plain matrices are quantized as they are read, if `at_load` says how.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_for(path: &Path, at_load: Option<AtLoad>) -> Result<Self, OpenError> {
+        let mut files = Self::open(path)?;
+        if let Some(at_load) = at_load {
+            files.weights.quantize_at_load(at_load);
+        }
+        Ok(files)
+    }
+
+    /// Whether there is anything to quantize at load: matrices that are stored as plain numbers or in FP8.
+    pub fn has_plain_matrices(&self) -> bool {
+        let is_plain = |kind: &str| ["F32", "F16", "BF16", "F8_E4M3"].contains(&kind);
+        let mut all = self.weights.computed(&self.config).into_iter();
+        all.any(|tensor| tensor.shape.len() >= 2 && is_plain(&tensor.kind))
     }
 
     fn open_gguf(path: &Path) -> Result<Self, OpenError> {

@@ -3,6 +3,7 @@
 //! Both formats are presented alike: names and layouts are those of Hugging Face's checkpoints, whatever the file uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
 //! signal, and pages of the file do not count as this process's memory.
 
+mod at_load;
 pub mod block_floats;
 pub mod gguf;
 pub mod matrix;
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use crate::config::ModelConfig;
 
+pub use at_load::AtLoad;
 pub use gguf::Gguf;
 pub use matrix::FileMatrix;
 pub use safetensors::SafetensorsFolder;
@@ -61,6 +63,22 @@ impl Weights {
         match self {
             Self::Gguf(file) => file.convolution(name, channels, taps),
             Self::Safetensors(folder) => folder.convolution(name, channels, taps),
+        }
+    }
+
+    /// How its plain matrices are quantized as they are read.
+    pub fn at_load(&self) -> Option<AtLoad> {
+        match self {
+            Self::Gguf(file) => file.at_load,
+            Self::Safetensors(folder) => folder.at_load,
+        }
+    }
+
+    /// Quantizes plain matrices from now on as they are read.
+    pub(crate) fn quantize_at_load(&mut self, at_load: AtLoad) {
+        match self {
+            Self::Gguf(file) => file.at_load = Some(at_load),
+            Self::Safetensors(folder) => folder.at_load = Some(at_load),
         }
     }
 

@@ -21,7 +21,9 @@ mod start;
 
 pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
-pub use protocol::{Blame, Ending, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
+pub use protocol::{
+    AdaptFailure, Blame, Ending, FromWorker, LoadOrder, LoadedAdapters, Raw, ToWorker, Work, WorkerReport,
+};
 pub use serve::serve;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hive_model::shard::{Input, Output};
-use hive_model::{AdapterId, CarriedSession, Compute, SessionId, SessionOptions};
+use hive_model::{AdapterId, AtLoad, CarriedSession, Compute, SessionId, SessionOptions};
 use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub struct LoadOrder {
     pub compute: Compute,
     /// Threads of the CPU kernels.
     pub threads: usize,
+    /// How plain matrices are quantized as they are loaded.
+    pub at_load: Option<AtLoad>,
 }
 
 /// One session's input.
@@ -202,8 +204,41 @@ pub enum FromWorker {
     Checked,
     /// Loading failed because of the model's files: every machine would fail.
     Unfit(String),
-    /// The reply to [`ToWorker::Adapt`]: all adapters that are loaded now, or why it cannot be.
-    Adapted(AdapterId, Result<Vec<AdapterId>, String>),
+    /// The reply to [`ToWorker::Adapt`]: whether it is loaded, and what is loaded now.
+    Adapted(AdapterId, Result<(), AdaptFailure>, LoadedAdapters),
+}
+
+/// The adapters of a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedAdapters {
+    /// All of them.
+    pub ids: Vec<AdapterId>,
+    /// Their memory, in bytes.
+    pub bytes: u64,
+}
+
+/// Why an adapter is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum AdaptFailure {
+    /// It is not an adapter, or not one of this model: every machine would refuse it.
+    #[error("{0}")]
+    Unfit(String),
+    /// There is no room beside those in use.
+    #[error("{0}")]
+    Full(String),
+    /// It failed here.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl AdaptFailure {
+    fn at_the_border(self) -> Self {
+        match self {
+            Self::Unfit(why) => Self::Unfit(border::reason(&why)),
+            Self::Full(why) => Self::Full(border::reason(&why)),
+            Self::Failed(why) => Self::Failed(border::reason(&why)),
+        }
+    }
 }
 
 impl FromWorker {
@@ -216,7 +251,7 @@ impl FromWorker {
             Self::Failed { session, position, why, blame } => {
                 Self::Failed { session, position, why: border::reason(&why), blame }
             }
-            Self::Adapted(id, Err(why)) => Self::Adapted(id, Err(border::reason(&why))),
+            Self::Adapted(id, Err(why), loaded) => Self::Adapted(id, Err(why.at_the_border()), loaded),
             Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
             wordless => wordless,
         }

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use hive_model::shard::{ForwardError, LoadError, Slot};
-use hive_model::{AdapterId, CarriedSession, SessionId, SessionOptions, Shard, ShardOptions};
+use hive_model::{AdapterId, AdapterRefused, CarriedSession, SessionId, SessionOptions, Shard, ShardOptions};
 use hive_weights::ModelFiles;
 use hive_weights::adapter::Adapter;
 use hive_weights::weights::TensorError;
@@ -19,7 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::protocol::{
-    Blame, Ending, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode,
+    AdaptFailure, Blame, Ending, FromWorker, LoadOrder, LoadedAdapters, MAX_MESSAGE_BYTES, Raw, ToWorker, Work,
+    WorkerReport, encode,
 };
 use super::schedule::Schedule;
 use super::start::{Role, Start};
@@ -28,6 +29,9 @@ use hive_protocol::Arithmetic;
 
 /// Read size; a prompt chunk's hidden states take a few reads.
 const READ_BYTES: usize = 256 << 10;
+
+/// A buffer that a long order, such as an adapter, has made larger than this is given back.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// MLX's buffer cache is unbounded, and every new prompt length adds buffers. A small limit is as fast, and keeps
 /// memory flat. Measured, see docs/performance.md.
@@ -60,8 +64,9 @@ pub fn serve() -> std::io::Result<()> {
     }
     let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
-    let (imports, stalled, endings) = (HashMap::new(), HashSet::new(), HashMap::new());
-    WorkerLoop { replies, orders, schedule, shard: None, report, imports, stalled, endings }.run()
+    let (imports, endings) = (HashMap::new(), HashMap::new());
+    let [stalled, resting] = [(); 2].map(|()| HashSet::new());
+    WorkerLoop { replies, orders, schedule, shard: None, report, imports, stalled, resting, endings }.run()
 }
 
 /// Reads orders on the computing thread: a separate reader would cost a wake-up per token. During a computation, orders
@@ -128,6 +133,9 @@ impl Orders {
     fn make_room(&mut self) {
         self.bytes.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
+        if self.bytes.len() > KEPT_BYTES && self.unread.end < READ_BYTES {
+            self.bytes = self.bytes[..self.unread.end].to_vec();
+        }
         let wanted = self.unread.end + READ_BYTES;
         if self.bytes.len() < wanted {
             self.bytes.resize(wanted, 0);
@@ -148,6 +156,8 @@ struct WorkerLoop {
     imports: HashMap<SessionId, Vec<Vec<u8>>>,
     /// Sessions whose latest work failed. Work already queued for them is dropped without a report.
     stalled: HashSet<SessionId>,
+    /// Sessions whose answers are done; their caches are retained.
+    resting: HashSet<SessionId>,
     /// Answers that run ahead, and when they end.
     endings: HashMap<SessionId, Ending>,
 }
@@ -174,7 +184,11 @@ impl WorkerLoop {
             ToWorker::Forward(work) => self.schedule.push(work),
             ToWorker::Adapt(id, Raw(config), Raw(tensors)) => {
                 let adapted = self.adapt(id, &config, &tensors);
-                self.send(&FromWorker::Adapted(id, adapted))?;
+                let loaded = self.shard.as_ref().map_or_else(LoadedAdapters::default, |shard| LoadedAdapters {
+                    ids: shard.adapters(),
+                    bytes: shard.adapter_bytes() as u64,
+                });
+                self.send(&FromWorker::Adapted(id, adapted, loaded))?;
             }
             ToWorker::Open(session, options) => {
                 self.stalled.remove(&session);
@@ -186,6 +200,7 @@ impl WorkerLoop {
             }
             ToWorker::Adopt { from, session, position, options } => {
                 self.stalled.remove(&from);
+                self.resting.remove(&from);
                 if let Some(shard) = &mut self.shard {
                     let reply = match shard.adopt(from, session, position as usize, options) {
                         Ok(reached) => FromWorker::Adopted(session, reached as u32),
@@ -204,6 +219,7 @@ impl WorkerLoop {
                 self.send(&FromWorker::Imported(session, imported))?;
             }
             ToWorker::Rest(session) => {
+                self.resting.insert(session);
                 self.endings.remove(&session);
                 self.schedule.cancel(session);
             }
@@ -212,6 +228,7 @@ impl WorkerLoop {
                 self.schedule.cancel(session);
                 self.imports.remove(&session);
                 self.stalled.remove(&session);
+                self.resting.remove(&session);
                 if let Some(shard) = &mut self.shard {
                     shard.close(session);
                 }
@@ -230,7 +247,7 @@ impl WorkerLoop {
         hive_model::device::set_threads(order.threads);
         let on_gpu = hive_model::device::is_gpu();
         hive_model::device::limit_buffer_cache(if on_gpu { GPU_CACHE_BYTES } else { CPU_CACHE_BYTES });
-        let files = match ModelFiles::open(&order.path) {
+        let files = match ModelFiles::open_for(&order.path, order.at_load) {
             Ok(files) => files,
             Err(error) => return self.send(&FromWorker::LoadFailed(error.to_string())),
         };
@@ -260,11 +277,24 @@ impl WorkerLoop {
         }
     }
 
-    fn adapt(&mut self, id: AdapterId, config: &[u8], tensors: &[u8]) -> Result<Vec<AdapterId>, String> {
-        let shard = self.shard.as_mut().ok_or("no shard is loaded")?;
-        let adapter = Adapter::open(config, tensors).map_err(|error| error.to_string())?;
-        shard.load_adapter(id, &adapter).map_err(|error| error.to_string())?;
-        Ok(shard.adapters())
+    fn adapt(&mut self, id: AdapterId, config: &[u8], tensors: &[u8]) -> Result<(), AdaptFailure> {
+        let shard = self.shard.as_mut().ok_or_else(|| AdaptFailure::Failed("no shard is loaded".to_owned()))?;
+        let adapter = Adapter::open(config, tensors).map_err(|error| AdaptFailure::Unfit(error.to_string()))?;
+        let (resting, replies) = (&self.resting, &mut self.replies);
+        let loaded = shard.load_adapter(
+            id,
+            &adapter,
+            |session| resting.contains(&session),
+            |layers| {
+                // Shows that the worker is at work; other sessions wait meanwhile.
+                let _ = send(replies, &FromWorker::Progress(layers));
+            },
+        );
+        loaded.map_err(|error| match error {
+            AdapterRefused::Adapter(why) => AdaptFailure::Unfit(why.to_string()),
+            why @ AdapterRefused::Full => AdaptFailure::Full(why.to_string()),
+            AdapterRefused::Compute(why) => AdaptFailure::Failed(why.to_string()),
+        })
     }
 
     /// Exports a session one layer at a time, so that a long conversation's caches are not held twice.

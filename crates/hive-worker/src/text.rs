@@ -21,6 +21,7 @@ use hive_text::detokenizer::Detokenizer;
 use hive_text::reasoning::Splitter;
 use hive_text::template::Conversation;
 use hive_weights::Extent;
+use hive_weights::weights::AtLoad;
 use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -54,6 +55,8 @@ const QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Model {
     inner: Arc<Inner>,
+    /// How it is quantized at load, and its figures then.
+    quantized: Option<Arc<(AtLoad, ModelCard)>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,21 @@ impl Model {
             _ => return Err(TextError::nonsense()),
         };
         let name = border::line(name, border::REASON_COLUMNS);
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), name, card: *card, asks, _actor: actor }) })
+        let inner = Inner { path: path.to_owned(), name, card: *card, asks, _actor: actor };
+        Ok(Self { inner: Arc::new(inner), quantized: None })
+    }
+
+    /// The same model, quantized as it is loaded. One that is quantized already stays as it is.
+    #[must_use]
+    pub fn quantized(self, at_load: Option<AtLoad>) -> Self {
+        let chosen = at_load.filter(|choice| self.inner.card.at_load.iter().any(|(known, _)| known == choice));
+        let quantized = chosen.map(|choice| Arc::new((choice, self.inner.card.quantized(at_load).into_owned())));
+        Self { quantized, ..self }
+    }
+
+    /// How it is quantized as it is loaded, if it is.
+    pub fn at_load(&self) -> Option<AtLoad> {
+        self.quantized.as_ref().map(|quantized| quantized.0)
     }
 
     /// The file or folder.
@@ -91,7 +108,7 @@ impl Model {
 
     /// The model's figures.
     pub fn card(&self) -> &ModelCard {
-        &self.inner.card
+        self.quantized.as_ref().map_or(&self.inner.card, |quantized| &quantized.1)
     }
 
     /// The bytes of its files that say what the model is: with these alone, it opens and has the same digest.

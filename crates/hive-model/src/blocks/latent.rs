@@ -219,7 +219,7 @@ impl Latent {
         })
     }
 
-    /// What adapters can change in such attention: all but what is kept of each head.
+    /// What adapters can change in such attention: all but `kv_b_proj`.
     pub(super) fn targets(module: &str, hidden: usize, spec: &LatentSpec) -> Vec<Target> {
         let LatentSpec { heads, latent, rotated, unrotated, value_dim, query_rank, .. } = *spec;
         let target = |place, columns, name, rows| Target::of(place, columns, module, &[(name, rows)]);

@@ -83,6 +83,7 @@ impl Node {
                 self.host().limit_disk(disk_cap);
                 self.host().limit_rate(policy.bits_per_s);
                 self.host().limit_downloads(policy.download_bytes_per_s);
+                self.host().catalogue().quantize_at_load(policy.quantize_at_load);
                 self.serving().keep_prompts_here(self.inner.owner.keep_prompts_here || policy.keep_prompts_here);
                 self.serving().unload_after(policy.unload_after);
                 *lock(&self.inner.owner.policy) = policy;

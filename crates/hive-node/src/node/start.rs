@@ -59,6 +59,7 @@ impl Node {
             download_bytes_per_s: policy.download_bytes_per_s,
         };
         let host = StageHost::new(member.clone(), limits);
+        host.catalogue().quantize_at_load(policy.quantize_at_load);
         let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
         let (placed, marks) = (placed.unwrap_or_default(), marks.unwrap_or_default());
         let serving = Serving::new(host.clone(), placed, marks, keeps_prompts_here);

@@ -85,6 +85,10 @@ impl Answer {
                     self.leave();
                     break Some(Event::Failed(broken_off(&end).to_owned()));
                 }
+                End::Moved | End::Superseded | End::Lost(_) if self.unfit.is_some() => {
+                    self.leave();
+                    break self.unfit.take().map(Event::Failed);
+                }
                 End::Moved if fruitless < MOST_FRUITLESS => {
                     pending_end = unless_over(&events, &bound, self.resume(&mut frames)).await.err();
                 }
@@ -153,8 +157,12 @@ impl Answer {
         }
     }
 
-    /// Reports the speed of an answer that had the ring to itself from its first to its last token.
+    /// Reports the speed of an answer that had the ring to itself from its first to its last token. An adapter costs time
+    /// that no plan knows of.
     fn report_speed(&self) {
+        if self.adapter.is_some() {
+            return;
+        }
         let alone = was_alone(self.traffic, self.ring.traffic(), self.ring.state().borrow().epoch);
         if let (true, Some(source), Some(first)) = (alone, &self.source, self.first) {
             let tokens = self.tokens.len().saturating_sub(self.resumed_tokens + 1);

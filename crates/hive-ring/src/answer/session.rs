@@ -59,7 +59,7 @@ impl Answer {
         continues: Option<Continued>,
     ) -> (mpsc::Receiver<Frame>, Result<Vec<u32>, String>) {
         loop {
-            let (session, frames) = self.ring.new_session(self.failed);
+            let (session, frames) = self.ring.new_session(self.failed, self.adapter.clone());
             self.session = session;
             self.epoch = self.ring.state().borrow().epoch;
             self.cached = continues.map_or(0, |continued| continued.position as usize);
@@ -73,9 +73,17 @@ impl Answer {
                     self.ring.close(session).await;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                opened => return (frames, opened.map_err(NotOpen::why)),
+                opened => return (frames, opened.map_err(|why| self.not_open(why))),
             }
         }
+    }
+
+    /// The reason, for people. One that no machine can mend ends the answer.
+    fn not_open(&mut self, why: NotOpen) -> String {
+        if let NotOpen::Unfit(why) = &why {
+            self.unfit = Some(why.clone());
+        }
+        why.why()
     }
 
     fn adapter_id(&self) -> Option<AdapterId> {
@@ -107,7 +115,7 @@ impl Answer {
         let positions = loop {
             match self.ring.open(&self.spec(None), self.adapter.as_ref()).await {
                 Err(NotOpen::Full(_)) => tokio::time::sleep(FULL_PAUSE).await,
-                opened => break opened.map_err(NotOpen::why)?,
+                opened => break opened.map_err(|why| self.not_open(why))?,
             }
         };
         self.replay_missing(&positions).await?;
@@ -167,7 +175,7 @@ impl Answer {
             let mut known = self.known();
             // The last token was sampled, and never an input.
             known.pop();
-            self.ring.retain(self.session, known, self.pieces.clone(), self.adapter_id()).await;
+            self.ring.retain(self.session, known, self.pieces.clone(), self.adapter.clone()).await;
         } else {
             self.ring.close(self.session).await;
         }

@@ -30,8 +30,9 @@ const NEWS_DELAY: Duration = Duration::from_millis(500);
 
 /// A planned stage, as its machine is asked to load it.
 pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
-    let RingOptions { source, compute, threads, .. } = options.clone();
-    StageSpec { source, layers: planned.layers.clone(), compute, threads, bytes: planned.bytes(), standby: false }
+    let RingOptions { source, compute, threads, at_load } = options.clone();
+    let layers = planned.layers.clone();
+    StageSpec { source, layers, compute, threads, bytes: planned.bytes(), standby: false, at_load }
 }
 
 /// Has every machine fetch its missing layers.

@@ -35,6 +35,7 @@ impl Ring {
             tracing::info!("{after} recomputes what {before} had: {why}");
             return;
         }
+        self.give_adapters(index, &to.placement.addr).await;
         let left = async {
             let mut changes = host.membership().peers().changes();
             while !has_left(host, from) && changes.changed().await.is_ok() {}

@@ -61,6 +61,7 @@ impl Ring {
         mut progress: impl FnMut(usize) + Send,
     ) -> Result<Self, RingError> {
         model.prepare().await?;
+        let options = RingOptions { at_load: model.at_load(), ..options };
         let id = RingId(random_id());
         // The leases exist before the first stage is loaded, see `Request::RenewLeases`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hive_model::Compute;
+use hive_model::{AtLoad, Compute};
 use hive_net::PeerAddr;
 use hive_peers::{Lacking, Placement};
 use hive_protocol::ModelSource;
@@ -18,12 +18,14 @@ pub struct RingOptions {
     pub compute: Compute,
     /// Threads of each stage; 0 is as many as its machine has.
     pub threads: usize,
+    /// How plain matrices are quantized as they are loaded; [`Ring::load`](super::Ring::load) takes it from the model.
+    pub at_load: Option<AtLoad>,
 }
 
 impl RingOptions {
     /// The default options.
     pub fn new(source: ModelSource) -> Self {
-        Self { source, compute: Compute::Auto, threads: 0 }
+        Self { source, compute: Compute::Auto, threads: 0, at_load: None }
     }
 }
 

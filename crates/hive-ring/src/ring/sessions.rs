@@ -1,12 +1,13 @@
 //! The sessions of a ring: opening, replaying, retaining and closing them on every stage, and the frames that come
 //! back.
 
+use std::collections::HashMap;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hive_model::{AdapterId, SessionOptions};
-use hive_net::{Frame, Kind, PeerId};
+use hive_net::{Frame, Kind, PeerAddr, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
@@ -22,14 +23,13 @@ pub(super) const SESSION_QUEUE: usize = 64;
 /// connecting takes a few attempts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An adapter of a few hundred megabytes takes a minute over a slow link.
-const ADAPTER_TIMEOUT: Duration = Duration::from_mins(3);
-
 /// Why a session is not open on all stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotOpen {
     /// A machine computes as many answers as its owner allows at a time. It opens another session when one has ended.
     Full(String),
+    /// The adapter's files are others than they were, or cannot be read.
+    Unfit(String),
     /// A machine refuses it or cannot be reached.
     Failed(String),
 }
@@ -38,7 +38,7 @@ impl NotOpen {
     /// The reason, for people.
     pub(crate) fn why(self) -> String {
         match self {
-            Self::Full(why) | Self::Failed(why) => why,
+            Self::Full(why) | Self::Unfit(why) | Self::Failed(why) => why,
         }
     }
 }
@@ -46,11 +46,15 @@ impl NotOpen {
 impl Ring {
     /// The id of a new session, and the queue of frames that come back for it; `failed` if its answer failed in an earlier
     /// ring.
-    pub(crate) fn new_session(&self, failed: Option<Failed<PeerId>>) -> (u128, mpsc::Receiver<Frame>) {
+    pub(crate) fn new_session(
+        &self,
+        failed: Option<Failed<PeerId>>,
+        adapter: Option<AdapterFiles>,
+    ) -> (u128, mpsc::Receiver<Frame>) {
         self.inner.opened.fetch_add(1, Ordering::Relaxed);
         let session = random_id();
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
-        self.sessions().insert(session, Session { frames, attempts: Attempts::new(failed) });
+        self.sessions().insert(session, Session { frames, attempts: Attempts::new(failed), adapter });
         (session, queue)
     }
 
@@ -62,9 +66,20 @@ impl Ring {
     /// Has a stage load an adapter, unless it has it.
     pub(crate) async fn give_adapter(&self, index: usize, adapter: &AdapterFiles) -> Result<(), NotAdapted> {
         let Some(stage) = self.stages().into_iter().nth(index) else { return Ok(()) };
-        let given = self.inner.host.give_adapter(&stage.placement.addr, self.inner.stage_id(index), adapter);
-        let given = tokio::time::timeout(ADAPTER_TIMEOUT, given).await;
-        given.unwrap_or_else(|_| Err(NotAdapted::Failed("it does not answer".to_owned())))
+        self.inner.host.give_adapter(&stage.placement.addr, self.inner.stage_id(index), adapter).await
+    }
+
+    /// Has a machine that takes a stage over load the adapters of all sessions, which may come with their caches.
+    pub(super) async fn give_adapters(&self, index: usize, to: &PeerAddr) {
+        let mut adapters: HashMap<AdapterId, AdapterFiles> = HashMap::new();
+        adapters.extend(self.sessions().values().filter_map(|session| session.adapter.clone()).map(|it| (it.id(), it)));
+        adapters.extend(self.prefix_cache().adapters().map(|it| (it.id(), it.clone())));
+        for adapter in adapters.into_values() {
+            let given = self.inner.host.give_adapter(to, self.inner.stage_id(index), &adapter).await;
+            if let Err(why) = given {
+                tracing::info!("sessions with an adapter are computed again: {why}");
+            }
+        }
     }
 
     /// Opens the session on every stage where it is not open yet, with its adapter; returns the position that each expects
@@ -79,8 +94,12 @@ impl Ring {
                 spec.options = SessionOptions { adapter: spec.options.adapter, ..SessionOptions::default() };
             }
             if let Some(adapter) = adapter {
-                let given = self.give_adapter(index, adapter).await;
-                given.map_err(|why| NotOpen::Failed(format!("{}: {why}", stage.placement.name)))?;
+                let name = &stage.placement.name;
+                self.give_adapter(index, adapter).await.map_err(|why| match why {
+                    NotAdapted::Unfit(why) => NotOpen::Unfit(why),
+                    NotAdapted::Full(why) => NotOpen::Full(format!("{name}: {why}")),
+                    NotAdapted::Failed(why) => NotOpen::Failed(format!("{name}: {why}")),
+                })?;
             }
             let request = Request::Open(self.inner.stage_id(index), spec);
             let opened = self.inner.host.ask_any(&stage.placement.addr, request, |_| ());
@@ -120,7 +139,7 @@ impl Ring {
 
     /// Retains a session that has ended, with the tokens that are in the stages' KV caches and the pieces in which they
     /// were computed, for the next turn of the conversation. The least recently used sessions make room.
-    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>, pieces: Pieces, adapter: Option<AdapterId>) {
+    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>, pieces: Pieces, adapter: Option<AdapterFiles>) {
         self.sessions().remove(&session);
         let dropped = self.prefix_cache().retain(session, tokens, pieces, adapter);
         self.ask_holders(|id| Request::Retain(id, session)).await;

@@ -397,7 +397,7 @@ impl Spot {
         }
         if let Some(adapter) = &subject.adapter {
             let given = self.host().give_adapter(&reader.on.placement.addr, reader.stage, adapter);
-            given.await.map_err(|_| Unknown)?;
+            tokio::time::timeout(PIECE_TIMEOUT, given).await.map_err(|_| Unknown)?.map_err(|_| Unknown)?;
         }
         let options = SessionOptions {
             sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
@@ -564,6 +564,7 @@ mod tests {
                 threads: 0,
                 bytes: 0,
                 standby: true,
+                at_load: None,
             };
             let placement = Placement { name: "ann".to_owned(), addr: host.membership().addr(), gpu: false };
             assert!(load_stage(&host, borrowed.stage, &placement, spec, |_| ()).await.is_err());

@@ -400,6 +400,7 @@ mod tests {
             threads: 0,
             bytes: 0,
             standby: false,
+            at_load: None,
         };
         let load = || Request::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
         let asked = bob.member().ask_other(&ann.member().addr(), load(), |_| ()).await.unwrap();

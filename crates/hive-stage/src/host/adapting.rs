@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use hive_audit as audit;
 use hive_net::{Channel, PeerAddr, PeerId, Protocol};
 use hive_protocol::{AdapterHead, NONSENSE, Reply, Request, StageId};
-use hive_worker::Raw;
+use hive_worker::{AdaptFailure, Raw};
 
 use super::StageHost;
 use crate::adapters::{AdapterBytes, AdapterFiles, check_sizes};
@@ -12,10 +13,12 @@ use crate::runtime::aside;
 
 /// Bytes in one message.
 const PART_BYTES: usize = 1 << 20;
-/// Adapters that are received at the same time; each is held in memory until its stage has it.
-pub(super) const MAX_AT_ONCE: usize = 2;
-/// How long the next part may take.
+/// How long the next part may take, and the end of another transfer.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an adapter waits until another one has arrived at its stage.
+const TURN_TIMEOUT: Duration = Duration::from_mins(5);
+/// The memory of an adapter in a worker, as a multiple of its file: in single precision, and with joined projections.
+const GROWTH: u64 = 3;
 
 /// Why a stage did not get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +26,22 @@ pub enum NotAdapted {
     /// The adapter does not suit the model, or cannot be read.
     #[error("{0}")]
     Unfit(String),
-    /// The machine cannot be reached, or does not take it now.
+    /// The machine has no room for it now.
+    #[error("{0}")]
+    Full(String),
+    /// The machine cannot be reached, or failed.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<AdaptFailure> for NotAdapted {
+    fn from(failure: AdaptFailure) -> Self {
+        match failure {
+            AdaptFailure::Unfit(why) => Self::Unfit(why),
+            AdaptFailure::Full(why) => Self::Full(why),
+            AdaptFailure::Failed(why) => Self::Failed(why),
+        }
+    }
 }
 
 impl StageHost {
@@ -34,11 +50,13 @@ impl StageHost {
         let member = self.membership();
         if to.id() == member.id() {
             let stage = self.commanded(to.id(), id).map_err(|denied| NotAdapted::Failed(denied.to_string()))?;
-            if stage.has_adapter(adapter.id()).await.map_err(NotAdapted::Failed)? {
+            if stage.has_adapter(adapter.id()).await? {
                 return Ok(());
             }
             let bytes = read(adapter)?;
-            return stage.adapt(adapter.id(), bytes).await.map_err(NotAdapted::Unfit);
+            let _reserved =
+                self.reserve(to.id(), GROWTH * bytes.tensors.len() as u64, false).map_err(NotAdapted::Full)?;
+            return Ok(stage.adapt(adapter.id(), bytes).await?);
         }
         self.send_adapter(to, id, adapter).await
     }
@@ -58,7 +76,8 @@ impl StageHost {
         channel.give_way();
         for part in bytes.config.chunks(PART_BYTES).chain(bytes.tensors.chunks(PART_BYTES)) {
             self.inner.pace.pass(part.len()).await;
-            channel.write_part(&Raw(part.to_vec())).await.map_err(|error| failed(&error))?;
+            let written = tokio::time::timeout(PART_TIMEOUT, channel.write_part(&Raw(part.to_vec()))).await;
+            written.map_err(|_| failed(&"it accepts nothing"))?.map_err(|error| failed(&error))?;
         }
         channel.finish();
         match answer(&mut channel).await? {
@@ -70,6 +89,7 @@ impl StageHost {
     /// The receiving side.
     pub(super) async fn receive_adapter(&self, from: PeerId, id: StageId, head: AdapterHead, mut channel: Channel) {
         let reply = self.received(from, id, head, &mut channel).await.unwrap_or_else(Reply::Refused);
+        self.note_refusal(from, audit::asked(&Request::Adapt(id, head)), &reply);
         if channel.write_message(&reply).await.is_ok() {
             channel.finish();
         }
@@ -83,12 +103,18 @@ impl StageHost {
         channel: &mut Channel,
     ) -> Result<Reply, String> {
         let stage = self.commanded(from, id).map_err(|denied| denied.to_string())?;
-        if stage.has_adapter(head.id).await? {
-            return Ok(Reply::Done);
-        }
         check_sizes(head)?;
-        let Ok(_one_of_few) = self.inner.adapting.clone().try_acquire_owned() else {
-            return Err("it is receiving other adapters now; try again".to_owned());
+        // The same adapter may be on its way for another answer.
+        let turn = tokio::time::timeout(TURN_TIMEOUT, stage.adapter_turn().acquire_owned()).await;
+        let Ok(Ok(_turn)) = turn else { return Err("it is still receiving another adapter".to_owned()) };
+        match stage.has_adapter(head.id).await {
+            Ok(true) => return Ok(Reply::Done),
+            Ok(false) => {}
+            Err(why) => return Err(why.to_string()),
+        }
+        let _reserved = match self.reserve(from, GROWTH * head.tensor_bytes, false) {
+            Ok(reserved) => reserved,
+            Err(full) => return Ok(Reply::Full(full)),
         };
         channel.write_message(&Reply::Lacks).await.map_err(|error| error.to_string())?;
         let config = take(channel, head.config_bytes).await?;
@@ -96,7 +122,12 @@ impl StageHost {
         if aside(|| bytes.id()) != head.id {
             return Err("what arrived is not the adapter that was announced".to_owned());
         }
-        Ok(stage.adapt(head.id, bytes).await.map_or_else(Reply::Unfit, |()| Reply::Done))
+        Ok(match stage.adapt(head.id, bytes).await {
+            Ok(()) => Reply::Done,
+            Err(AdaptFailure::Unfit(why)) => Reply::Unfit(why),
+            Err(AdaptFailure::Full(why)) => Reply::Full(why),
+            Err(AdaptFailure::Failed(why)) => Reply::Refused(why),
+        })
     }
 }
 
@@ -115,7 +146,8 @@ async fn answer(channel: &mut Channel) -> Result<Reply, NotAdapted> {
 fn refused(reply: Reply) -> NotAdapted {
     match reply {
         Reply::Unfit(why) => NotAdapted::Unfit(why),
-        Reply::Refused(why) | Reply::Declined(why) | Reply::Full(why) => NotAdapted::Failed(why),
+        Reply::Full(why) => NotAdapted::Full(why),
+        Reply::Refused(why) | Reply::Declined(why) => NotAdapted::Failed(why),
         _ => NotAdapted::Failed(NONSENSE.to_owned()),
     }
 }

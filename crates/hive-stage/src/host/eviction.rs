@@ -79,7 +79,7 @@ impl StageHost {
             // A machine that does not answer greetings may still be connected.
             owner_is_here: self.membership().peers().incarnation(owner).is_some()
                 || self.membership().is_connected(owner),
-            planned_bytes: hosted.bytes,
+            planned_bytes: hosted.planned_bytes(),
             used_bytes: hosted.used_bytes,
         }
     }

@@ -7,7 +7,6 @@ use hive_net::stage::{Dial, Outlet};
 use hive_net::{Element, Endpoint, EndpointOptions, Frame, Identity, Kind, Pace, PeerId, Protocol};
 use tokio::sync::mpsc;
 
-use super::adapting::MAX_AT_ONCE;
 use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
 use super::{HostOptions, StageHost};
@@ -133,6 +132,7 @@ fn stage_spec(name: Option<&str>) -> StageSpec {
         threads: 0,
         bytes: 0,
         standby: false,
+        at_load: None,
     }
 }
 
@@ -335,21 +335,19 @@ async fn an_adapter_is_what_was_announced_or_nothing() {
         let reply = bob.asks(Request::Adapt(STAGE, huge)).await;
         assert!(matches!(&reply, Reply::Refused(why) if why.contains("are not accepted")), "{reply:?}");
     }
-    // A few at a time; who waits for nothing has nothing held for it.
-    let mut waiting = Vec::new();
-    for _ in 0..MAX_AT_ONCE {
-        let mut channel = open(announced).await;
-        assert_eq!(channel.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
-        waiting.push(channel);
-    }
+    // One at a time for a stage; who hangs up makes room.
+    let mut first = open(announced).await;
+    assert_eq!(first.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
+    let mut second = open(announced).await;
+    let waits = tokio::time::timeout(Duration::from_millis(300), second.read_message::<Reply>()).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(first);
+    assert_eq!(second.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
+    // Within the owner's limit for that machine.
+    ann.membership().set_rights(bob.id(), Rights { memory_limit_bytes: Some(1_000_010), ..Rights::default() }).unwrap();
+    drop(second);
     let reply = bob.asks(Request::Adapt(STAGE, announced)).await;
-    assert!(matches!(&reply, Reply::Refused(why) if why.contains("receiving other adapters")), "{reply:?}");
-    drop(waiting);
-    let until = Instant::now() + Duration::from_secs(10);
-    while bob.asks(Request::Adapt(STAGE, announced)).await != Reply::Lacks {
-        assert!(Instant::now() < until, "the room is not free again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    assert!(matches!(&reply, Reply::Full(_)), "{reply:?}");
     ann.stop().await;
 }
 

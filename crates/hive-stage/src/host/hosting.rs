@@ -170,6 +170,7 @@ impl StageHost {
                 NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Reply::Lacks,
             }
         })?;
+        let model = model.quantized(spec.at_load);
         // The asker claims a size; the model's layers determine it.
         let form = planning::form(spec.compute, self.membership().profile().gpu);
         let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
@@ -287,7 +288,7 @@ mod tests {
 
     fn spec(source: ModelSource) -> StageSpec {
         let compute = hive_model::Compute::Auto;
-        StageSpec { source, layers: 0..1, compute, threads: 0, bytes: 11, standby: false }
+        StageSpec { source, layers: 0..1, compute, threads: 0, bytes: 11, standby: false, at_load: None }
     }
 
     async fn asked_to_load(host: &Machine, by_itself: bool) -> Reply {

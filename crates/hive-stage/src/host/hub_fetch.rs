@@ -31,7 +31,7 @@ impl StageHost {
         };
         let Some(wanted) = name.and_then(|name| name.parse().ok()) else { return Err(unknown) };
         match self.outline_from_hub(&wanted).await {
-            Ok(Some(model)) => Ok(model),
+            Ok(Some(model)) => Ok(model.quantized(self.catalogue().at_load())),
             Ok(None) => Err(unknown),
             Err(FetchFailure::Denied(why)) => Err(FindError::Denied { name: wanted.to_string(), why }),
             Err(why) => Err(FindError::Unfetched { name: wanted.to_string(), why: why.to_string() }),

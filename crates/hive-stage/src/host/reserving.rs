@@ -30,12 +30,12 @@ impl StageHost {
 
     /// Memory of the stages of the owners that `counts` selects.
     pub(super) fn memory_use_of(&self, counts: impl Fn(PeerId) -> bool) -> MemoryUse {
-        self.measured(counts, |hosted| hosted.bytes.max(hosted.used_bytes))
+        self.measured(counts, |hosted| hosted.planned_bytes().max(hosted.used_bytes))
     }
 
     /// Planned memory of the stages of the owners that `counts` selects, without standby replicas.
     pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
-        self.measured(counts, |hosted| hosted.bytes).stages
+        self.measured(counts, Hosted::planned_bytes).stages
     }
 
     /// Memory of the stages of the owners that `counts` selects, by `measure`, including what is being loaded for them.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_model::shard::Output;
@@ -25,7 +25,9 @@ use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
 use hive_protocol::{Continued, Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
-use hive_worker::{Blame, Death, Ending, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use hive_worker::{
+    AdaptFailure, Blame, Death, Ending, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport,
+};
 
 /// A session on this stage.
 struct Open {
@@ -145,6 +147,10 @@ impl Actor {
         self.held_bytes.clone()
     }
 
+    pub(super) fn adapter_bytes(&self) -> Arc<AtomicU64> {
+        self.adapters.bytes()
+    }
+
     pub(super) fn usage(&self) -> Arc<Usage> {
         self.usage.clone()
     }
@@ -207,7 +213,7 @@ impl Actor {
             }
             Command::Adapt(id, bytes, answer) => {
                 if let Some(why) = &self.dead {
-                    let _ = answer.send(Err(why.clone()));
+                    let _ = answer.send(Err(AdaptFailure::Failed(why.clone())));
                 } else if let Some(order) = self.adapters.wanted(id, bytes, answer) {
                     self.worker.order(&order);
                 }
@@ -618,7 +624,7 @@ impl Actor {
             }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
-            FromWorker::Adapted(id, adapted) => self.adapters.adapted(id, adapted),
+            FromWorker::Adapted(id, adapted, loaded) => self.adapters.adapted(id, &adapted, loaded),
             FromWorker::Adopted(session, reached) => self.adopted(session.0, reached),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) | FromWorker::Unfit(_) => {}
@@ -694,7 +700,7 @@ impl Actor {
         self.recomputing.clear();
         self.departures.clear();
         self.adopting.clear();
-        self.adapters = Adapters::default();
+        self.adapters.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
             self.fail(session, Fault::Link, &why).await;

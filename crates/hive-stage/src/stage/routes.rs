@@ -4,6 +4,7 @@ use hive_model::AdapterId;
 use hive_net::Frame;
 use hive_net::stage::Outlet;
 use hive_protocol::{Reply, Request};
+use hive_worker::AdaptFailure;
 use tokio::sync::{mpsc, oneshot};
 
 use super::transit::{Part, Transit};
@@ -48,7 +49,7 @@ pub(super) enum Command {
     /// Answer a request about the stage.
     Ask(Request, oneshot::Sender<Result<Reply, String>>),
     /// Load an adapter into the worker; without its files, say whether it is loaded.
-    Adapt(AdapterId, Option<AdapterBytes>, oneshot::Sender<Result<bool, String>>),
+    Adapt(AdapterId, Option<AdapterBytes>, oneshot::Sender<Result<bool, AdaptFailure>>),
     /// List the sessions and their lengths, in tokens.
     List(oneshot::Sender<Vec<(u128, u32)>>),
     /// Hand a session over, in parts.

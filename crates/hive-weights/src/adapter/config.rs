@@ -61,7 +61,8 @@ struct MlxParameters {
 }
 
 /// Settings of PEFT that change what an adapter computes, and what they stand for. Others change how it was trained.
-const UNSUPPORTED: [(&str, &str); 6] = [
+const UNSUPPORTED: [(&str, &str); 7] = [
+    ("alora_invocation_tokens", "activation by tokens (aLoRA)"),
     ("use_dora", "DoRA"),
     ("fan_in_fan_out", "transposed matrices (fan_in_fan_out)"),
     ("lora_bias", "biases of its own (lora_bias)"),
@@ -71,7 +72,7 @@ const UNSUPPORTED: [(&str, &str); 6] = [
 ];
 
 /// Starting points of PEFT that change the model's own matrices before training: the adapter holds the difference to those.
-const CHANGED_STARTS: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
+const CHANGED_STARTS: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 impl Settings {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, AdapterError> {
@@ -104,7 +105,9 @@ impl Settings {
         if let Some(start) = json["init_lora_weights"].as_str()
             && CHANGED_STARTS.iter().any(|changed| start.to_lowercase().starts_with(changed))
         {
-            return Err(unsupported(&format!("another starting point than the model (init_lora_weights {start:?})")));
+            return Err(unsupported(&format!(
+                "an initialization that changes the model's own weights (init_lora_weights {start:?})"
+            )));
         }
         let of_modules = json["alpha_pattern"].as_object().into_iter().flatten().map(|(pattern, alpha)| {
             let is_plain = pattern.chars().all(|c| c.is_alphanumeric() || ['_', '.'].contains(&c));
@@ -135,7 +138,7 @@ impl Settings {
                 alpha / if *by_root { (rank as f32).sqrt() } else { rank as f32 }
             }
         };
-        if scale.is_finite() { Ok(scale) } else { Err(AdapterError::Config(format!("a scale of {scale}"))) }
+        if scale.is_finite() { Ok(scale) } else { Err(AdapterError::Scale { module: module.to_owned(), scale }) }
     }
 }
 

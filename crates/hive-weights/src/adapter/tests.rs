@@ -54,7 +54,7 @@ fn both_forms_are_the_same_update() {
         assert_eq!(
             why,
             format!(
-                "the adapter is of another model: for {module} it takes 3 inputs and 2 outputs, and the model has 2 inputs \
+                "the adapter was made for another model: its {module} has 3 inputs and 2 outputs, this model's has 2 inputs \
                  and 3 outputs"
             )
         );
@@ -99,16 +99,18 @@ fn what_is_no_lora_adapter_is_refused_in_a_sentence() {
         (json!([]), &good, "adapter_config.json cannot be read"),
         (json!({}), &good, "cannot be read: its lora_parameters: invalid type: null"),
         (json!({ "lora_parameters": {} }), &good, "missing field `scale`"),
-        (of_type("dora"), &good, "uses DoRA, which is not supported"),
+        (of_type("dora"), &good, "uses DoRA; only LoRA"),
         (of_type("full"), &good, "fine-tuning of type \"full\""),
         (with("peft_type", "IA3".into()), &good, "uses IA3"),
         (with("lora_alpha", Json::Null), &good, "it has no lora_alpha"),
         (with("use_dora", true.into()), &good, "uses DoRA"),
         (with("bias", "all".into()), &good, "biases of its own"),
         (with("fan_in_fan_out", true.into()), &good, "fan_in_fan_out"),
-        (with("init_lora_weights", "pissa_niter_4".into()), &good, "another starting point"),
+        (with("init_lora_weights", "pissa_niter_4".into()), &good, "an initialization that changes"),
         (with("alpha_pattern", json!({ ".*q_proj": 1 })), &good, "alpha_pattern \".*q_proj\""),
         (with("target_parameters", json!(["experts"])), &good, "target_parameters"),
+        (with("alora_invocation_tokens", json!([1, 2])), &good, "aLoRA"),
+        (with("init_lora_weights", "lora_ga".into()), &good, "an initialization that changes"),
         (peft(), &good, "lora_a belongs to no pair"),
         (mlx(), &broken, "is not valid"),
         (mlx(), &file(&[]), "it is empty"),

@@ -23,7 +23,7 @@ use crate::config::{ModelConfig, RopeScaling};
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
 
-use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace, read_within};
+use super::{AtLoad, FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace, read_within};
 use blocks::{BlockType, SUPPORTED};
 use header::TensorInfo;
 use order::{Layout, Order};
@@ -43,13 +43,15 @@ pub struct Gguf {
     spelling: Spelling,
     /// What the order of its rows and columns follows from.
     layout: Layout,
+    pub(super) at_load: Option<AtLoad>,
 }
 
 impl Gguf {
     /// Reads and checks the header. With any file of a split model, opens all of them.
     pub fn open(path: &Path) -> Result<Self, HeaderError> {
         let (files, metadata, tensors) = split::open(path)?;
-        let mut gguf = Self { files, metadata, tensors, spelling: Spelling::of(None), layout: Layout::default() };
+        let (spelling, layout) = (Spelling::of(None), Layout::default());
+        let mut gguf = Self { files, metadata, tensors, spelling, layout, at_load: None };
         gguf.spelling = Spelling::of(gguf.string("general.architecture"));
         if let Some(architecture) = gguf.string("general.architecture") {
             // One for all layers, or one for each, which are then the same.
@@ -353,6 +355,7 @@ mod tests {
             tensors: BTreeMap::new(),
             spelling: Spelling::of(Some(architecture)),
             layout: Layout::default(),
+            at_load: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::at_load::in_format;
 use super::block_floats::BlockFloat;
 use super::{Biases, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, Weights};
 
@@ -18,7 +19,9 @@ pub struct FileMatrix<'a> {
     name: String,
     rows: usize,
     columns: usize,
+    /// As it is read; another than in the file if it is quantized at load.
     format: MatrixFormat,
+    stored: MatrixFormat,
     /// How many matrices the file's tensor holds, if several, and this one's first row in it.
     stacked: Option<usize>,
     first: usize,
@@ -46,7 +49,8 @@ impl Weights {
             name: name.to_owned(),
             rows,
             columns,
-            format,
+            format: self.format_at_load(name, format, columns),
+            stored: format,
             stacked: None,
             first: 0,
             together,
@@ -68,12 +72,27 @@ impl Weights {
             Self::Gguf(file) => file.matrix_format(name, Some(count), rows, columns)?.0,
             Self::Safetensors(folder) => folder.matrix_format(name, Some(count), rows, columns)?,
         };
+        let (stored, format) = (format, self.format_at_load(name, format, columns));
         let one = |n: usize| {
             let first = n * rows;
             let name = name.to_owned();
-            FileMatrix { weights: self, name, rows, columns, format, stacked: Some(count), first, together: 1 }
+            FileMatrix { weights: self, name, rows, columns, format, stored, stacked: Some(count), first, together: 1 }
         };
         Ok((0..count).map(one).collect())
+    }
+
+    fn block_float(&self, name: &str) -> Option<BlockFloat> {
+        match self {
+            Self::Gguf(file) => file.block_float(name),
+            Self::Safetensors(folder) => folder.block_float(name),
+        }
+    }
+
+    fn format_at_load(&self, name: &str, stored: MatrixFormat, columns: usize) -> MatrixFormat {
+        match self.at_load().filter(|_| self.block_float(name).is_none()) {
+            Some(at_load) => at_load.format_of(name, stored, columns),
+            None => stored,
+        }
     }
 }
 
@@ -95,10 +114,7 @@ impl FileMatrix<'_> {
 
     /// The kind of small floating-point numbers that it is stored as, if it is.
     pub fn block_float(&self) -> Option<BlockFloat> {
-        match self.weights {
-            Weights::Gguf(file) => file.block_float(&self.name),
-            Weights::Safetensors(folder) => folder.block_float(&self.name),
-        }
+        self.weights.block_float(&self.name)
     }
 
     /// All of its codes and scales, row after row, as stored ([`BlockFloat::row_bytes`] each). `kind` is what
@@ -141,7 +157,7 @@ impl FileMatrix<'_> {
 
     /// Its rows in order, in parts that are small beside any matrix of a large model.
     pub fn parts(&self) -> impl Iterator<Item = Result<Matrix, TensorError>> {
-        let row_bytes: usize = self.format.row_bytes(self.columns).iter().sum();
+        let row_bytes: usize = self.stored.row_bytes(self.columns).iter().sum();
         let at_once = (PART_BYTES / row_bytes.max(1)).max(1).next_multiple_of(self.together);
         let end = self.first + self.rows;
         (self.first..end).step_by(at_once).map(move |start| self.read(start..(start + at_once).min(end)))
@@ -149,10 +165,11 @@ impl FileMatrix<'_> {
 
     /// Reads these rows, counted from the first of the tensor.
     pub(crate) fn read(&self, rows: Range<usize>) -> Result<Matrix, TensorError> {
-        match self.weights {
-            Weights::Gguf(file) => file.matrix_rows(&self.name, self.columns, rows),
-            Weights::Safetensors(folder) => folder.matrix_rows(&self.name, self.columns, self.format, rows),
-        }
+        let stored = match self.weights {
+            Weights::Gguf(file) => file.matrix_rows(&self.name, self.columns, rows)?,
+            Weights::Safetensors(folder) => folder.matrix_rows(&self.name, self.columns, self.stored, rows)?,
+        };
+        Ok(in_format(stored, self.format))
     }
 
     /// Reads the whole matrix.

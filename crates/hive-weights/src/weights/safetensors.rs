@@ -20,7 +20,7 @@ pub use fp8::Fp8;
 pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{
-    Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace,
+    AtLoad, Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace,
     read_within, to_f32,
 };
 use crate::config::ModelConfig;
@@ -41,6 +41,7 @@ pub struct SafetensorsFolder {
     quantization: QuantizationTable,
     /// What weights in FP8 become.
     from_fp8: Float,
+    pub(super) at_load: Option<AtLoad>,
 }
 
 impl SafetensorsFolder {
@@ -64,7 +65,7 @@ impl SafetensorsFolder {
         }
         let has_single = tensors.get("model.norm.weight").is_some_and(|norm| norm.dtype == Dtype::F32);
         let from_fp8 = if has_single { Float::F32 } else { Float::Bf16 };
-        Ok(Self { path: path.to_owned(), files, tensors, quantization, from_fp8 })
+        Ok(Self { path: path.to_owned(), files, tensors, quantization, from_fp8, at_load: None })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

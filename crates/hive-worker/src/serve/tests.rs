@@ -38,6 +38,7 @@ fn computer_with(
         report: WorkerReport::default(),
         imports: HashMap::new(),
         stalled: HashSet::new(),
+        resting: HashSet::new(),
         endings: HashMap::new(),
     };
     let files = ModelFiles::open(folder.path()).unwrap();

@@ -1,8 +1,10 @@
 //! A model's figures: all that a node knows of one without reading its files.
 
+use std::borrow::Cow;
+
 use hive_model::{ActivationType, Compute, Footprint};
 use hive_weights::ModelFiles;
-use hive_weights::weights::TensorError;
+use hive_weights::weights::{AtLoad, TensorError};
 use serde::{Deserialize, Serialize};
 
 use super::TextError;
@@ -23,6 +25,8 @@ pub struct ModelCard {
     pub packed: Footprint,
     /// Memory with MLX's kernels, on a GPU.
     pub mlx: Footprint,
+    /// The same two for a model that is quantized as it is loaded, in each way that differs.
+    pub at_load: Vec<(AtLoad, [Footprint; 2])>,
     /// Bytes of a token's hidden states between two stages, at most.
     pub hidden_bytes: u64,
     /// Tokens in the vocabulary.
@@ -40,9 +44,20 @@ impl ModelCard {
     pub(super) fn of(files: &ModelFiles) -> Result<Self, TensorError> {
         let config = files.config();
         let activation = ActivationType::from(files.natural_activation()?);
+        let footprints =
+            |files: &ModelFiles| Ok([Footprint::of(files, Compute::Fast)?, Footprint::of(files, Compute::Plain)?]);
+        let stored = footprints(files)?;
+        let mut at_load = Vec::new();
+        for choice in AtLoad::all().filter(|_| files.has_plain_matrices()) {
+            // Only headers are read.
+            let Ok(files) = ModelFiles::open_for(files.path(), Some(choice)) else { break };
+            at_load.push((choice, footprints(&files)?));
+        }
+        let [packed, mlx] = stored;
         Ok(Self {
-            packed: Footprint::of(files, Compute::Fast)?,
-            mlx: Footprint::of(files, Compute::Plain)?,
+            packed,
+            mlx,
+            at_load,
             hidden_bytes: (config.boundary_width() * activation.bytes()) as u64,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
@@ -80,9 +95,21 @@ impl ModelCard {
             && self.max_context <= MAX_TOKENS
             && is_sane(&self.packed)
             && is_sane(&self.mlx)
+            && self.at_load.len() <= AtLoad::BITS.len()
+            && self.at_load.iter().flat_map(|(_, footprints)| footprints).all(is_sane)
             && self.digest.len() <= 64
             && self.digest.chars().all(|digit| digit.is_ascii_hexdigit());
         if sane { Ok(self) } else { Err(TextError::nonsense()) }
+    }
+
+    /// The figures of a model that is quantized as it is loaded. One that is quantized already keeps its own.
+    #[must_use]
+    pub fn quantized(&self, at_load: Option<AtLoad>) -> Cow<'_, Self> {
+        let chosen = |choice| self.at_load.iter().find(|(known, _)| *known == choice);
+        match at_load.and_then(chosen) {
+            Some((_, [packed, mlx])) => Cow::Owned(Self { packed: packed.clone(), mlx: mlx.clone(), ..self.clone() }),
+            None => Cow::Borrowed(self),
+        }
     }
 
     /// Number of layers.

@@ -177,7 +177,7 @@ async fn a_conversation_that_fails_on_two_machines_is_told_so_and_none_is_left_o
     let left_out = || ann.membership().trust().quarantined_for(bob.endpoint.id()).is_some();
     let (frames, queue) = mpsc::channel(8);
     tokio::spawn(dispatch(queue, Arc::downgrade(&ring.inner)));
-    let ((session, mut own), (other, mut others)) = (ring.new_session(None), ring.new_session(None));
+    let ((session, mut own), (other, mut others)) = (ring.new_session(None, None), ring.new_session(None, None));
     let failed = |session, epoch| failed_frame(session, epoch, Fault::Stage(0), "numbers that are not finite");
     // At first, the machine is to blame.
     frames.send(failed(session, 0)).await.unwrap();
