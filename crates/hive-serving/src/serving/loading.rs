@@ -62,7 +62,7 @@ impl Serving {
     }
 
     /// The model of this request; loads it if necessary.
-    pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
+    pub(super) async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let wanted = &self.usual(wanted);
         self.wait_for_restore(wanted).await;
         let known = self.ring_of(wanted);
