@@ -63,10 +63,10 @@ pub use allowed::{AllowError, Allowed};
 pub use answers::chats;
 pub use api_error::ApiError;
 pub use direct::{CallError, Direct};
-pub use token::{NONCE_BYTES, Token, nonce};
+pub use token::{Token, nonce};
 pub use tokens::{TokenError, today};
 pub use views::status;
-pub use web::{DEFAULT_BROWSER_ADDRESS, Page, Pages};
+pub use web::{Page, Pages};
 
 /// Default listening address.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);
@@ -169,8 +169,8 @@ impl Api {
         let _ = self.served.await;
     }
 
-    /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them;
-    /// [`DEFAULT_BROWSER_ADDRESS`] if `None`.
+    /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them; port
+    /// 4484 on every address if `None`.
     ///
     /// # Errors
     /// The address for other devices cannot be used, or there is no certificate for it. The pages are closed then.
@@ -180,7 +180,7 @@ impl Api {
         bind: Option<SocketAddr>,
         pages: Pages,
     ) -> Result<(), ApiError> {
-        let (bind, addresses) = (bind.unwrap_or(DEFAULT_BROWSER_ADDRESS), web::addresses(&self.node));
+        let (bind, addresses) = (bind.unwrap_or(web::DEFAULT_BROWSER_ADDRESS), web::addresses(&self.node));
         self.web.open(access, bind, pages, &addresses, self.network.clone()).await
     }
 

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub(crate) const FILE: &str = "api-token";
 
 /// Size of a nonce, in bytes.
-pub const NONCE_BYTES: usize = 32;
+pub(crate) const NONCE_BYTES: usize = 32;
 
 /// A client's credential.
 #[derive(Clone, PartialEq, Eq)]

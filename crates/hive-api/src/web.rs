@@ -31,7 +31,7 @@ pub(crate) use links::Links;
 pub use pages::{Page, Pages};
 
 /// Default listening address for other devices.
-pub const DEFAULT_BROWSER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4484);
+pub(crate) const DEFAULT_BROWSER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4484);
 
 /// The pages that browsers may open.
 pub(crate) struct Web {

@@ -78,7 +78,7 @@ enum Order {
 impl Audit {
     /// Opens the log in a data folder. If today's file cannot be read, the day's line budgets start afresh; if no
     /// thread can be spawned, nothing is written.
-    pub fn open(data: &Path) -> Self {
+    fn open(data: &Path) -> Self {
         let folder = data.join(files::FOLDER);
         let today = files::read_day(&folder, Timestamp::now());
         let (orders, queue) = sync_channel(QUEUE);

@@ -6,7 +6,7 @@ use super::entry::{Asked, AuditEvent, Entry, PairingEnd, Refusal};
 
 impl Entry {
     /// The entry's text, without the time: "mallory loaded layers 1–16 of SmolLM2 (204 MB)".
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         of(self)
     }
 }

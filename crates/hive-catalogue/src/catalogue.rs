@@ -7,7 +7,7 @@ use crate::model::CatalogueEntry;
 use crate::parse::{ParseError, parse};
 
 /// The owner's own entries, in HiveMind's data folder.
-pub const OWN_FILE: &str = "catalogue.toml";
+const OWN_FILE: &str = "catalogue.toml";
 
 /// The models that can be fetched.
 #[derive(Debug, Clone, PartialEq)]

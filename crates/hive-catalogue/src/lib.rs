@@ -13,8 +13,7 @@ mod model;
 mod parse;
 mod search;
 
-pub use catalogue::{Catalogue, OWN_FILE};
+pub use catalogue::Catalogue;
 pub use fits::{Judged, Placed, Share, judge, shareable};
-pub use model::{CatalogueEntry, GOOD_AT, Needs, Variant};
-pub use parse::ParseError;
+pub use model::{CatalogueEntry, Needs, Variant};
 pub use search::{Hit, search};

@@ -3,7 +3,8 @@
 use hive_types::{CatalogueModel, CatalogueVariant};
 
 /// The tasks that a model may be good at.
-pub const GOOD_AT: [&str; 7] = ["chat", "code", "reasoning", "tools", "languages", "long documents", "small machines"];
+pub(crate) const GOOD_AT: [&str; 7] =
+    ["chat", "code", "reasoning", "tools", "languages", "long documents", "small machines"];
 
 /// A model, in all its quantizations.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +33,7 @@ pub struct CatalogueEntry {
     pub context: u64,
     /// Its licence: an SPDX identifier, or its own name.
     pub licence: String,
-    /// The tasks it is good at, of [`GOOD_AT`].
+    /// The tasks it is good at.
     pub good_at: Vec<String>,
     /// Whether it was trained to call tools.
     pub tools: bool,

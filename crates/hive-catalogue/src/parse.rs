@@ -11,11 +11,11 @@ use crate::model::{CatalogueEntry, GOOD_AT, Variant};
 /// Why a catalogue cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
-pub struct ParseError {
+pub(crate) struct ParseError {
     /// The line, counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The error in it.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 /// A file.

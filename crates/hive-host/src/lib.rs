@@ -1,13 +1,12 @@
 //! The host machine: its name, memory and processors, interfaces, power, heat and activity, and where HiveMind keeps
 //! its files and its secret on it.
 //!
-//! Differences between systems are behind one trait, [`Host`], with a small file per system. Pure functions ([`parse`])
+//! Differences between systems are behind one trait, [`Host`], with a small file per system. Pure functions (`parse.rs`)
 //! read what those systems print and are tested on recordings, so the macOS half is tested on any system.
 
 pub mod folders;
 pub mod interfaces;
 pub mod memory;
-pub mod parse;
 pub mod sandbox;
 pub mod secret;
 
@@ -19,6 +18,7 @@ mod host;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+mod parse;
 
 use std::num::NonZero;
 
@@ -35,7 +35,7 @@ pub use secret::{SecretError, SecretStore};
 /// Whether this process was started to outlive its terminal, as `nohup` does. Then a closed terminal does not end it.
 pub fn outlives_its_terminal() -> bool {
     #[cfg(target_os = "linux")]
-    return parse::linux_ignores_hang_ups(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    return parse::linux::ignores_hang_ups(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
     #[cfg(target_os = "macos")]
     return macos::ignores_hang_ups();
 }
@@ -62,7 +62,7 @@ pub fn threads() -> usize {
 /// system does not say.
 pub fn loaded_library(name: &str) -> Option<std::path::PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    parse::linux_loaded_library(&maps, name).map(Into::into)
+    parse::loaded_library(&maps, name).map(Into::into)
 }
 
 /// Whether the machine has an NVIDIA GPU whose driver is loaded.

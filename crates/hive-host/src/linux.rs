@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::parse::{self, LinuxDevice, Supply};
+use crate::parse::linux::{self as parse, Device, Supply};
 use crate::secret::{FileSecrets, SecretStore};
 use crate::{Heat, Host, Interface, InterfaceKind, KeepAwake, KeepAwakeError, Power};
 
@@ -32,7 +32,7 @@ impl Host for Linux {
     }
 
     fn power(&self) -> Power {
-        parse::linux_power(&supplies(Path::new("/sys/class/power_supply")))
+        parse::power(&supplies(Path::new("/sys/class/power_supply")))
     }
 
     fn heat(&self) -> Heat {
@@ -47,7 +47,7 @@ impl Host for Linux {
             .output()
             .ok()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        parse::linux_idle(std::str::from_utf8(&output.stdout).ok()?, now.as_micros() as u64)
+        parse::idle(std::str::from_utf8(&output.stdout).ok()?, now.as_micros() as u64)
     }
 
     fn keep_awake(&self, reason: &str) -> Result<KeepAwake, KeepAwakeError> {
@@ -66,7 +66,7 @@ fn kind(device: &Path) -> InterfaceKind {
     let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
     let hardware = fs::read_to_string(device.join("type")).ok().and_then(|text| text.trim().parse().ok());
     let tunnel = device.join("tun_flags").exists();
-    parse::linux_kind(LinuxDevice { devtype, driver, hardware: hardware.unwrap_or_default(), tunnel })
+    parse::kind_of(Device { devtype, driver, hardware: hardware.unwrap_or_default(), tunnel })
 }
 
 fn supplies(folder: &Path) -> Vec<Supply> {
@@ -83,5 +83,5 @@ fn zone_heat(zone: &Path) -> Option<Heat> {
         let kind = fs::read_to_string(zone.join(format!("trip_point_{trip}_type"))).ok()?;
         (kind.trim() == "critical").then(|| number(&format!("trip_point_{trip}_temp")))?
     })?;
-    Some(parse::linux_heat(number("temp")?, critical))
+    Some(parse::heat(number("temp")?, critical))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use objc2_foundation::{NSProcessInfo, NSProcessInfoThermalState};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
 
-use crate::parse;
+use crate::parse::macos as parse;
 use crate::sandbox::profile::{self, Rules};
 use crate::sandbox::{Confine, ConfineError, Confinement, search_path};
 use crate::secret::{Keychain, SecretStore};
@@ -34,8 +34,8 @@ impl Host for Mac {
     fn interfaces(&self) -> Vec<Interface> {
         let ports = run("/usr/sbin/networksetup", &["-listallhardwareports"]).unwrap_or_default();
         let bridges = run("/sbin/ifconfig", &["-a"]).unwrap_or_default();
-        let (ports, bridges) = (parse::mac_hardware_ports(&ports), parse::mac_bridge_members(&bridges));
-        crate::interfaces::list(|interface| parse::mac_kind(&interface.name, &ports, &bridges))
+        let (ports, bridges) = (parse::hardware_ports(&ports), parse::bridge_members(&bridges));
+        crate::interfaces::list(|interface| parse::kind_of(&interface.name, &ports, &bridges))
     }
 
     fn gpu_working_set_bytes(&self) -> Option<u64> {
@@ -44,7 +44,7 @@ impl Host for Mac {
 
     fn power(&self) -> Power {
         let report = run("/usr/bin/pmset", &["-g", "batt"]).unwrap_or_default();
-        Power { low_power_mode: NSProcessInfo::processInfo().isLowPowerModeEnabled(), ..parse::mac_power(&report) }
+        Power { low_power_mode: NSProcessInfo::processInfo().isLowPowerModeEnabled(), ..parse::power(&report) }
     }
 
     fn heat(&self) -> Heat {
@@ -57,7 +57,7 @@ impl Host for Mac {
     }
 
     fn idle(&self) -> Option<Duration> {
-        parse::mac_idle(&run("/usr/sbin/ioreg", &["-c", "IOHIDSystem", "-d", "4"])?)
+        parse::idle(&run("/usr/sbin/ioreg", &["-c", "IOHIDSystem", "-d", "4"])?)
     }
 
     fn keep_awake(&self, reason: &str) -> Result<KeepAwake, KeepAwakeError> {

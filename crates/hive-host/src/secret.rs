@@ -77,14 +77,14 @@ impl SecretStore for FileSecrets {
 /// The owner's Keychain, with one entry per data folder, so that several nodes can share it.
 #[cfg(target_os = "macos")]
 #[derive(Debug)]
-pub struct Keychain {
+pub(crate) struct Keychain {
     folder: PathBuf,
 }
 
 #[cfg(target_os = "macos")]
 impl Keychain {
     /// Secrets of the node with this data folder.
-    pub fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 

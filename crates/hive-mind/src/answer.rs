@@ -170,7 +170,7 @@ impl Computed {
     }
 
     /// How an answer was computed, in words.
-    pub fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let mut words = Vec::new();
         if let Some(speed) = self.tokens_per_s.filter(|&speed| speed > 0.0) {
             words.push(format!("{speed:.1} tok/s"));

@@ -66,7 +66,8 @@ impl Chats {
         self.inner.state().live.len()
     }
 
-    /// Conversations whose title or messages contain the words; see [`Store::list`].
+    /// Conversations whose title or messages contain the words, pinned ones first, then newest first; all if `words` is
+    /// empty. Conversations without a message are not listed.
     pub async fn list(&self, words: &str) -> Result<Vec<Entry>> {
         let words = words.to_owned();
         let mut list = self.inner.store(move |store| store.list(&words)).await?;

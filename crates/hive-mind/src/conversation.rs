@@ -44,7 +44,7 @@ pub enum Role {
 
 impl Role {
     /// Its name in chat templates and on disk.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Assistant => "assistant",

@@ -23,6 +23,8 @@ struct Namer {
     permits: Arc<Semaphore>,
     bytes: Arc<AtomicU64>,
     busy: Arc<AtomicBool>,
+    /// How often it has been asked whether it is busy.
+    polled: Arc<AtomicUsize>,
     /// Titles that are being written, and questions for one so far.
     writing: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<Question>>>,
@@ -37,6 +39,7 @@ impl Namer {
             permits: Arc::new(Semaphore::new(permits)),
             bytes: Arc::new(AtomicU64::new(2_000_000_000)),
             busy: Arc::default(),
+            polled: Arc::default(),
             writing: Arc::default(),
             asked: Arc::default(),
             slow: Arc::default(),
@@ -94,6 +97,7 @@ impl Model for Namer {
     }
 
     fn is_busy(&self) -> bool {
+        self.polled.fetch_add(1, Ordering::SeqCst);
         self.busy.load(Ordering::SeqCst)
     }
 }
@@ -111,9 +115,18 @@ async fn until(is: impl AsyncFn() -> bool) {
     timeout(Duration::from_secs(10), reached).await.expect("it never came");
 }
 
-/// Long enough for a title that must not be written.
-async fn pass() {
-    sleep(Duration::from_millis(100)).await;
+/// Until no title is being written.
+async fn until_none_is_named(chats: &Chats) {
+    until(async || chats.inner.state().naming.is_none()).await;
+}
+
+/// Until every answer so far has had its turn to get a title.
+async fn until_all_had_their_turn(chats: &Chats) {
+    let is_over = async || {
+        let state = chats.inner.state();
+        state.live.is_empty() && state.untitled.is_empty() && state.naming.is_none()
+    };
+    until(is_over).await;
 }
 
 async fn asked(chats: &Chats, question: &str) -> String {
@@ -142,8 +155,7 @@ async fn a_new_chat_gets_a_title_once_and_shows_nothing_of_it() {
     until(async || changes.has_changed().unwrap()).await;
     assert_eq!(chats.get(&id).await.unwrap().messages.len(), 2);
     chats.ask(&id, "And in winter?", None).await.unwrap();
-    until(async || chats.answering() == 0).await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     assert_eq!(model.asked(), 1, "a chat with a title needs no other");
     chats.close().await;
     drop(chats);
@@ -158,14 +170,13 @@ async fn a_title_of_a_person_stays() {
     until(async || model.writing.load(Ordering::SeqCst) == 1).await;
     chats.rename(&id, "Mine").await.unwrap();
     model.permits.add_permits(1);
-    until(async || model.writing.load(Ordering::SeqCst) == 0).await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     assert_eq!(title(&chats, &id).await, "Mine");
     // Named before its first question.
     let early = chats.begin().await.unwrap().id;
     chats.rename(&early, "Early").await.unwrap();
     assert_eq!(asked(&chats, "What do wasps do?").await, early);
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     assert_eq!((title(&chats, &early).await.as_str(), model.asked()), ("Early", 1));
 }
 
@@ -178,9 +189,8 @@ async fn a_persons_question_ends_the_writing_of_a_title_which_comes_later() {
     model.slow.store(true, Ordering::SeqCst);
     let second = chats.begin().await.unwrap().id;
     chats.ask(&second, "What do wasps do?", None).await.unwrap();
-    until(async || model.writing.load(Ordering::SeqCst) == 0).await;
     model.permits.add_permits(2);
-    pass().await;
+    until_none_is_named(&chats).await;
     assert_eq!((title(&chats, &first).await.as_str(), model.asked()), ("What do bees do?", 1), "a person waits");
     model.slow.store(false, Ordering::SeqCst);
     for id in [&first, &second] {
@@ -195,15 +205,15 @@ async fn no_title_comes_from_a_small_or_busy_model_or_where_it_is_switched_off()
     let chats = open(folder.path(), &model);
     model.bytes.store(98_000_000, Ordering::SeqCst);
     asked(&chats, "What do bees do?").await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     model.bytes.store(2_000_000_000, Ordering::SeqCst);
     chats.set_titles(false).await.unwrap();
     asked(&chats, "What do wasps do?").await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     chats.set_titles(true).await.unwrap();
     model.busy.store(true, Ordering::SeqCst);
     let id = asked(&chats, "What do ants do?").await;
-    pass().await;
+    until(async || model.polled.load(Ordering::SeqCst) == 2).await;
     assert_eq!((model.asked(), title(&chats, &id).await.as_str()), (0, "What do ants do?"));
     model.busy.store(false, Ordering::SeqCst);
     until(async || title(&chats, &id).await == "Bees and honey").await;
@@ -231,10 +241,9 @@ async fn what_is_no_title_is_not_asked_for_again() {
     let (folder, model) = (tempfile::tempdir().unwrap(), Namer::new("What do bees do?", 9));
     let chats = open(folder.path(), &model);
     let id = asked(&chats, "What do bees do?").await;
-    until(async || model.asked() == 1 && model.writing.load(Ordering::SeqCst) == 0).await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
+    assert_eq!(model.asked(), 1);
     chats.ask(&id, "And honey?", None).await.unwrap();
-    until(async || chats.answering() == 0).await;
-    pass().await;
+    until_all_had_their_turn(&chats).await;
     assert_eq!((title(&chats, &id).await.as_str(), model.asked()), ("What do bees do?", 1));
 }

@@ -28,7 +28,7 @@ pub struct Preset {
 
 impl Store {
     /// The presets by name.
-    pub fn presets(&self) -> Result<Vec<Preset>> {
+    pub(crate) fn presets(&self) -> Result<Vec<Preset>> {
         let connection = self.connection();
         let read = || -> rusqlite::Result<Vec<Preset>> {
             let sql = "SELECT id, name, system, choices, for_new FROM preset ORDER BY folded(name), id";
@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// Writes a preset, in place of one with the same ID.
-    pub fn put_preset(&self, preset: &Preset) -> Result<()> {
+    pub(crate) fn put_preset(&self, preset: &Preset) -> Result<()> {
         self.change_presets(|transaction| {
             let Preset { id, name, system, choices, for_new } = preset;
             if *for_new {
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Deletes a preset, if it exists. Chats keep what they have from it.
-    pub fn delete_preset(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_preset(&self, id: &str) -> Result<()> {
         self.change_presets(|transaction| transaction.execute("DELETE FROM preset WHERE id = ?1", [id]))
     }
 

@@ -7,7 +7,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 impl Store {
     /// The prompts by name.
-    pub fn prompts(&self) -> Result<Vec<Prompt>> {
+    pub(crate) fn prompts(&self) -> Result<Vec<Prompt>> {
         let connection = self.connection();
         let read = || -> rusqlite::Result<Vec<Prompt>> {
             let sql = "SELECT id, name, text, starter FROM prompt ORDER BY folded(name), id";
@@ -21,12 +21,12 @@ impl Store {
     }
 
     /// Writes a prompt, in place of one with the same ID.
-    pub fn put_prompt(&self, prompt: &Prompt) -> Result<()> {
+    pub(crate) fn put_prompt(&self, prompt: &Prompt) -> Result<()> {
         self.change(|transaction| put(transaction, prompt))
     }
 
     /// Deletes a prompt, if it exists.
-    pub fn delete_prompt(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_prompt(&self, id: &str) -> Result<()> {
         self.change(|transaction| transaction.execute("DELETE FROM prompt WHERE id = ?1", [id]).map(|_| ()))
     }
 }

@@ -121,9 +121,8 @@ impl Store {
         changed().map_err(|error| self.failed(error))
     }
 
-    /// Conversations whose title or messages contain the words, pinned ones first, then newest first; all if `words` is
-    /// empty. Conversations without a message are not listed.
-    pub fn list(&self, words: &str) -> Result<Vec<Entry>> {
+    /// See [`Chats::list`](crate::Chats::list).
+    pub(crate) fn list(&self, words: &str) -> Result<Vec<Entry>> {
         let words = words.trim().to_lowercase();
         let connection = self.connection();
         let listed = || -> rusqlite::Result<Vec<Entry>> {
@@ -162,13 +161,13 @@ impl Store {
     }
 
     /// Reads a conversation, if it exists.
-    pub fn get(&self, id: &str) -> Result<Option<Conversation>> {
+    pub(crate) fn get(&self, id: &str) -> Result<Option<Conversation>> {
         let connection = self.connection();
         read(&connection, id).map_err(|error| self.failed(error))
     }
 
     /// The conversation that was begun and has no message yet, with its draft; a new one if there is none.
-    pub fn begin(&self) -> Result<Conversation> {
+    pub(crate) fn begin(&self) -> Result<Conversation> {
         let begun = self.change(|transaction| {
             let unsent = "SELECT id FROM conversation WHERE NOT deleted
                           AND NOT EXISTS (SELECT 1 FROM message WHERE conversation = conversation.id)
@@ -183,7 +182,7 @@ impl Store {
     }
 
     /// A new conversation, whatever else was begun.
-    pub fn create(&self) -> Result<Conversation> {
+    pub(crate) fn create(&self) -> Result<Conversation> {
         let created = self.change(|transaction| read(transaction, &create(transaction)?))?;
         created.ok_or_else(|| StoreError::NoConversation(String::new()))
     }
@@ -196,50 +195,50 @@ impl Store {
     }
 
     /// Renames a conversation.
-    pub fn rename(&self, id: &str, title: &str) -> Result<()> {
+    pub(crate) fn rename(&self, id: &str, title: &str) -> Result<()> {
         self.set(id, "title = ?2, named = 1", title)
     }
 
     /// Sets the system prompt.
-    pub fn instruct(&self, id: &str, system: &str) -> Result<()> {
+    pub(crate) fn instruct(&self, id: &str, system: &str) -> Result<()> {
         self.set(id, "system = ?2", system)
     }
 
     /// Keeps text that was typed but not sent.
-    pub fn draft(&self, id: &str, draft: &str) -> Result<()> {
+    pub(crate) fn draft(&self, id: &str, draft: &str) -> Result<()> {
         self.set(id, "draft = ?2", draft)
     }
 
     /// Sets model and sampling.
-    pub fn set_choices(&self, id: &str, choices: &Choices) -> Result<()> {
+    pub(crate) fn set_choices(&self, id: &str, choices: &Choices) -> Result<()> {
         let choices = json(choices).map_err(|error| self.failed(error))?;
         self.set(id, "choices = ?2", choices)
     }
 
     /// Pins a conversation to the top of the list, or unpins it.
-    pub fn pin(&self, id: &str, pinned: bool) -> Result<()> {
+    pub(crate) fn pin(&self, id: &str, pinned: bool) -> Result<()> {
         self.set(id, "pinned = ?2", pinned)
     }
 
     /// Archives a conversation, or takes it back from the archive.
-    pub fn archive(&self, id: &str, archived: bool) -> Result<()> {
+    pub(crate) fn archive(&self, id: &str, archived: bool) -> Result<()> {
         self.set(id, "archived = ?2", archived)
     }
 
     /// Deletes a conversation; [`Store::restore`] brings it back until the next start.
-    pub fn delete(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete(&self, id: &str) -> Result<()> {
         self.set(id, "deleted = ?2", true)
     }
 
     /// Brings a deleted conversation back.
-    pub fn restore(&self, id: &str) -> Result<()> {
+    pub(crate) fn restore(&self, id: &str) -> Result<()> {
         let sql = "UPDATE conversation SET deleted = 0 WHERE id = ?1";
         let changed = self.change(|transaction| transaction.execute(sql, [id]))?;
         if changed == 0 { Err(StoreError::NoConversation(id.to_owned())) } else { Ok(()) }
     }
 
     /// Shows the branch of a version of a message.
-    pub fn choose(&self, id: &str, message: &str) -> Result<()> {
+    pub(crate) fn choose(&self, id: &str, message: &str) -> Result<()> {
         let chosen = self.change(|transaction| {
             let places = places(transaction, id)?;
             let leaf = Branches::new(&places).newest_below(message).map(str::to_owned);

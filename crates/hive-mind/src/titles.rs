@@ -89,14 +89,14 @@ fn bare(text: &str) -> String {
 
 impl Store {
     /// Whether the model writes titles of new chats.
-    pub fn titles(&self) -> Result<bool, StoreError> {
+    pub(crate) fn titles(&self) -> Result<bool, StoreError> {
         let sql = "SELECT value FROM setting WHERE name = 'titles'";
         let value: rusqlite::Result<Option<String>> = self.connection().query_row(sql, [], |row| row.get(0)).optional();
         Ok(value.map_err(|error| self.failed(error))?.as_deref() != Some("false"))
     }
 
     /// Sets whether the model writes titles of new chats.
-    pub fn set_titles(&self, on: bool) -> Result<(), StoreError> {
+    pub(crate) fn set_titles(&self, on: bool) -> Result<(), StoreError> {
         let sql = "INSERT OR REPLACE INTO setting (name, value) VALUES ('titles', ?1)";
         self.change(|transaction| transaction.execute(sql, [on.to_string()]).map(|_| ()))
     }

@@ -31,7 +31,7 @@ impl PeerId {
     }
 
     /// The key's bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
     }
 

@@ -8,7 +8,7 @@
 //! - a character carries at most four marks: combining marks, and letters that take no column of their own, such as the
 //!   vowels of a decomposed Korean syllable;
 //! - text that does not fit is cut, and ends in "…";
-//! - text with a word that mixes alphabets, such as Latin with a Cyrillic "о", begins with [`MIXED`]. Latin beside
+//! - text with a word that mixes alphabets, such as Latin with a Cyrillic "о", begins with `⚠`. Latin beside
 //!   Chinese, Japanese or Korean is normal there, and is not marked.
 //!
 //! Invariant: every function is idempotent.
@@ -24,7 +24,7 @@ pub const NAME_COLUMNS: usize = 32;
 pub const REASON_COLUMNS: usize = 400;
 
 /// Prefix of text in which a word mixes alphabets and may imitate another word.
-pub const MIXED: char = '⚠';
+const MIXED: char = '⚠';
 
 /// Replaces text that was cut.
 const CUT: char = '…';

@@ -126,7 +126,7 @@ impl Networks {
     }
 
     /// The kind of a path to `remote`: that of the narrowest network that contains it.
-    pub fn kind(&self, remote: IpAddr) -> LinkKind {
+    pub(crate) fn kind(&self, remote: IpAddr) -> LinkKind {
         let remote = remote.to_canonical();
         if remote.is_loopback() {
             return LinkKind::Loopback;

@@ -42,7 +42,7 @@ impl Origin {
     }
 
     /// Everything that arrives through relays.
-    pub const RELAYED: Self = Self(None);
+    pub(crate) const RELAYED: Self = Self(None);
 }
 
 impl From<&IncomingAddr> for Origin {

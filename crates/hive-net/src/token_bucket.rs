@@ -46,7 +46,7 @@ impl TokenBucket {
 
     /// Takes this much, whether or not the bucket holds it, and returns how long to wait until it has regained what was taken
     /// before.
-    pub fn borrow(&mut self, amount: f64, now: Instant) -> Duration {
+    pub(crate) fn borrow(&mut self, amount: f64, now: Instant) -> Duration {
         self.refill(now);
         let owed = (-self.left).max(0.0);
         self.left -= amount;

@@ -235,7 +235,7 @@ impl Frame {
     }
 
     /// The receipt for this frame.
-    pub fn receipt(&self) -> Receipt {
+    pub(crate) fn receipt(&self) -> Receipt {
         Receipt { session: self.session, epoch: self.epoch, position: self.position }
     }
 }

@@ -38,12 +38,6 @@ pub mod data {
     pub use hive_peers::data::*;
 }
 
-/// Requests to a model, and its answers.
-pub mod generate {
-    pub use hive_ring::{Event, FinishReason, GenerateError, Reply, Request, Summary};
-    pub use hive_serving::AnswerError;
-}
-
 /// Models that can be fetched, for commands that do without a node.
 pub mod catalogue {
     pub use hive_catalogue::{Catalogue, search};
@@ -56,15 +50,13 @@ pub mod quantize {
 
 /// Models on a hub, and on their way to this machine's disk.
 pub mod store {
-    pub use hive_store::{
-        Event, FetchError, FetchOptions, FindError, Hub, HubError, Listing, ModelName, RateLimit, Wait, fetch,
-    };
+    pub use hive_store::{Event, FetchOptions, Hub, Listing, ModelName, RateLimit, Wait, fetch};
 }
 
 /// Models in memory.
 pub mod serving {
-    pub use hive_serving::{Layout, ManualPlanError, ModelRequest, ServeError, Serving};
-    pub use hive_types::{LoadingView, ModelView, StageLayers, StageView};
+    pub use hive_serving::{Layout, ModelRequest, ServeError, Serving};
+    pub use hive_types::{LoadingView, ModelView, StageView};
 }
 
 pub use hive_peers::reach;
@@ -72,27 +64,22 @@ pub use hive_peers::reach;
 pub use hive_stage::fuzzing;
 pub use hive_stage::models;
 
-/// The computer's name, as its owner knows it.
-pub fn machine_name() -> String {
-    hive_host::name()
-}
-
 pub use hive_host::folders::hugging_face_cache;
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
 pub use hive_model::sampling::Sampled;
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::border;
 pub use hive_net::discovery::SERVICE;
-pub use hive_net::invite::{Ticket, TicketError};
+pub use hive_net::invite::Ticket;
 pub use hive_net::links::LinkKind;
 pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
 pub use hive_peers::{
-    DecideError, FindPeerError, INVITE_VALID_FOR, Lacking, MeasuredPath, Notice, Paired, PeerState, PeerView,
-    Placement, RestoreError, Rights, RightsError, StartError,
+    DecideError, FindPeerError, INVITE_VALID_FOR, MeasuredPath, Notice, Paired, PeerState, PeerView, Placement,
+    RestoreError, Rights, RightsError, StartError,
 };
 pub use hive_plan::{Plan, PlanError, PlannedStage};
-pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec};
+pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport};
 pub use hive_ring::{
     Event, FinishReason, GenerateError, PlacedStage, Reply, Request, Ring, RingError, RingOptions, Summary,
 };
@@ -101,10 +88,10 @@ pub use hive_stage::runtime;
 pub use hive_store::gguf_name;
 pub use hive_text::reasoning;
 pub use hive_text::split;
-pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
+pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, variable};
 pub use hive_types::{CatalogueView, MachineWork, ModelOnDisk};
-pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
-pub use hive_worker::{self as worker, mlx_library};
+pub use hive_worker as worker;
+pub use hive_worker::text::{ModelCard, TextError};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::options::NodeOptions;
 pub use node::{HubTokenError, Node, Status, hub_settings};

@@ -73,11 +73,6 @@ impl Node {
         member.tasks().ended().await;
     }
 
-    /// The number of tasks that run for this node.
-    pub fn tasks(&self) -> usize {
-        self.member().tasks().count()
-    }
-
     fn member(&self) -> &Membership {
         &self.inner.member
     }

@@ -121,7 +121,7 @@ impl Settings {
     }
 
     /// The owner's policy; it applies as soon as the file is written.
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         let time = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
         Policy {
             only_on_power: self.only_on_power.unwrap_or(false),

@@ -33,13 +33,13 @@ pub struct Policy {
 /// The owner's switches at run time; kept over restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Switches {
+pub(crate) struct Switches {
     /// On or off; `None` follows the settings.
-    pub share: Option<bool>,
+    pub(crate) share: Option<bool>,
     /// When a pause ends, in seconds since 1970.
-    pub paused_until_s: Option<u64>,
+    pub(crate) paused_until_s: Option<u64>,
     /// The most memory to share, in bytes, within the limit in the settings.
-    pub memory_bytes: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 /// The file that stores the switches; it exists once anything was switched.

@@ -81,18 +81,18 @@ impl Peers {
     }
 
     /// Reports that a machine, possibly this one, has changed.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.changed.notify();
         self.shown.notify();
     }
 
     /// The approved machines.
-    pub fn approved(&self) -> Vec<PeerId> {
+    pub(crate) fn approved(&self) -> Vec<PeerId> {
         self.lock().book.entries().filter(|(_, e)| e.standing == Standing::Approved).map(|(peer, _)| peer).collect()
     }
 
     /// Whether a machine is approved.
-    pub fn is_approved(&self, peer: PeerId) -> bool {
+    pub(crate) fn is_approved(&self, peer: PeerId) -> bool {
         self.lock().book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved)
     }
 
@@ -213,7 +213,7 @@ impl Peers {
     }
 
     /// The notices after the one with this number.
-    pub fn notices(&self, after: u64) -> Vec<Notice> {
+    pub(crate) fn notices(&self, after: u64) -> Vec<Notice> {
         self.lock().notices.iter().filter(|notice| notice.number > after).cloned().collect()
     }
 

@@ -1,25 +1,17 @@
-//! For tests: a machine that knows others and computes nothing.
+//! For tests: a machine on the loopback network.
+
+#[cfg(test)]
+mod machine;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Deref;
-use std::sync::Arc;
 
-use hive_net::{PeerId, Relay};
+use hive_net::Relay;
 use hive_protocol::{Profile, SPEAKS};
 
-use crate::local::{Local, Opened, Work};
-use crate::membership::{Membership, MembershipOptions};
+use crate::membership::MembershipOptions;
 
-/// A machine on the loopback network that shares nothing.
-pub struct Machine(Membership);
-
-impl Deref for Machine {
-    type Target = Membership;
-
-    fn deref(&self) -> &Membership {
-        &self.0
-    }
-}
+#[cfg(test)]
+pub(crate) use machine::Machine;
 
 /// Options for a machine of this name, on the loopback network and without a data folder.
 pub fn options(name: &str) -> MembershipOptions {
@@ -32,50 +24,5 @@ pub fn options(name: &str) -> MembershipOptions {
         networks: Vec::new(),
         speaks: SPEAKS,
         profile: Profile { name: name.to_owned(), ..Profile::default() },
-    }
-}
-
-impl Machine {
-    /// Starts a machine.
-    pub async fn start(name: &str) -> Self {
-        Self::speaking(name, SPEAKS).await
-    }
-
-    /// Starts a machine that speaks these versions of the protocol.
-    #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
-    pub async fn speaking(name: &str, speaks: (u32, u32)) -> Self {
-        let (member, incoming) = Membership::open(MembershipOptions { speaks, ..options(name) }).await.unwrap();
-        let local: Arc<dyn Local> = Arc::new(Nothing(member.profile()));
-        member.run(&local, incoming);
-        Self(member)
-    }
-
-    /// Stops the machine.
-    pub async fn stop(&self) {
-        self.tasks().stop();
-        self.close().await;
-        self.tasks().ended().await;
-        assert_eq!(self.tasks().count(), 0, "a task has outlived its node");
-    }
-}
-
-/// A [`Local`] that does nothing for others.
-struct Nothing(Profile);
-
-impl Local for Nothing {
-    fn profile_for(&self, _: PeerId) -> Profile {
-        self.0.clone()
-    }
-
-    fn is_busy(&self) -> bool {
-        false
-    }
-
-    fn while_present(&self, _: PeerId) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn serve(&self, _: PeerId, _: Opened) -> Work {
-        Box::pin(std::future::ready(()))
     }
 }

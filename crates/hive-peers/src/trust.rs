@@ -155,7 +155,7 @@ impl Trust {
     }
 
     /// The most memory that plans may use of a machine, in bytes, whatever it claims.
-    pub fn room_bytes(&self, machine: PeerId) -> u64 {
+    pub(crate) fn room_bytes(&self, machine: PeerId) -> u64 {
         self.seen().get(&machine).map_or(u64::MAX, |seen| seen.room_bytes(Instant::now()))
     }
 

@@ -59,7 +59,7 @@ pub struct Use {
 
 /// A stage's fixed cost per token besides reading weights, in microseconds: from worker to node, and out to the next.
 /// Measured, see docs/performance.md.
-pub const STAGE_US: f64 = 380.0;
+const STAGE_US: f64 = 380.0;
 
 /// Up to this many machines, every selection and order is tried.
 const EXHAUSTIVE: usize = 4;

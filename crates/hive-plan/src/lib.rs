@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use choose::{ArrangeError, Costs, LinkProfile, NodeProfile, STAGE_US, Use, arrange, choose, predict};
+pub use choose::{ArrangeError, Costs, LinkProfile, NodeProfile, Use, arrange, choose, predict};
 pub use handover::{Handover, Load, handover};
 pub use model::{ModelProfile, StateBytes};
 pub use replace::{Candidate, Replacement, replace};

@@ -86,11 +86,6 @@ impl Listing {
 }
 
 impl Hub {
-    /// The hub that the environment names ([`Settings::from_environment`]), and a cache in the layout of Hugging Face's.
-    pub fn from_environment(cache: PathBuf) -> Result<Self, HubError> {
-        Self::new(cache, &Settings::from_environment())
-    }
-
     /// This hub, and a cache in the layout of Hugging Face's.
     pub fn new(cache: PathBuf, settings: &Settings) -> Result<Self, HubError> {
         let invalid = |why: &str| HubError::NotAHub { host: "the hub".to_owned(), why: why.to_owned() };
@@ -104,7 +99,7 @@ impl Hub {
     }
 
     /// The folder of the cache.
-    pub fn cache(&self) -> &Path {
+    pub(crate) fn cache(&self) -> &Path {
         &self.cache
     }
 

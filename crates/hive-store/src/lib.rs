@@ -6,9 +6,9 @@
 //!
 //! ```no_run
 //! # async fn example(cache: std::path::PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-//! use hive_store::{FetchOptions, Hub, fetch};
+//! use hive_store::{FetchOptions, Hub, Settings, fetch};
 //!
-//! let hub = Hub::from_environment(cache)?;
+//! let hub = Hub::new(cache, &Settings::from_environment())?;
 //! let listing = hub.find(&"mlx-community/SmolLM2-135M-Instruct".parse()?).await?;
 //! let folder = fetch(&hub, &listing, &FetchOptions::default()).await?;
 //! # Ok(())

@@ -86,15 +86,9 @@ impl PartStore {
         parts.all(|part| matches!(part, Component::Normal(_))).then(|| PartCopy::there(root.join(key)))?
     }
 
-    /// Deletes a copy.
+    /// Deletes a copy, unless somebody in this process has begun to use it. Returns whether it is gone.
     ///
     /// Processes that have its files open or mapped keep the contents; for all others they are gone.
-    pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
-        self.check_ours(copy)?;
-        copy.delete()
-    }
-
-    /// Deletes a copy, unless somebody in this process has begun to use it. Returns whether it is gone.
     pub fn remove_unused(&self, copy: &PartCopy) -> io::Result<bool> {
         self.check_ours(copy)?;
         copy.delete_unused()

@@ -49,7 +49,7 @@ const TAGS: [(&str, &str); 8] = [
 impl Markers {
     /// The markers of a model, by its chat template's source. A template that does not mention any may still belong to a
     /// model that thinks, so the vocabulary is asked as well: `is_token` says whether a text is one token.
-    pub fn of(template: &str, is_token: impl Fn(&str) -> bool) -> Option<Self> {
+    pub(crate) fn of(template: &str, is_token: impl Fn(&str) -> bool) -> Option<Self> {
         let has_channels = |has: &dyn Fn(&str) -> bool| has(harmony::CHANNEL) && has(harmony::MESSAGE);
         if has_channels(&|text| template.contains(text)) {
             return Some(Self::Harmony);

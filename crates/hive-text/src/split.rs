@@ -35,7 +35,7 @@ impl<'a> PartName<'a> {
     }
 
     /// The file name of another part.
-    pub fn of(&self, number: u64) -> String {
+    fn of(&self, number: u64) -> String {
         format!("{}-{number:05}-of-{:05}.{}", self.model, self.count, self.extension)
     }
 }

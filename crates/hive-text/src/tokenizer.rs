@@ -129,7 +129,7 @@ impl Tokenizer {
 
     /// Encodes part of a prompt as plain text, between two special tokens. `None` is the beginning or the end of the
     /// prompt.
-    pub fn encode_between(
+    pub(crate) fn encode_between(
         &self,
         before: Option<u32>,
         text: &str,
@@ -192,13 +192,8 @@ impl Tokenizer {
     }
 
     /// Whether a text is one token, special or not.
-    pub fn has_token(&self, text: &str) -> bool {
+    pub(crate) fn has_token(&self, text: &str) -> bool {
         self.inner.token_to_id(text).is_some()
-    }
-
-    /// The size of the vocabulary.
-    pub fn size(&self) -> usize {
-        self.inner.get_vocab_size(true)
     }
 }
 

@@ -68,7 +68,7 @@ impl Update {
     }
 
     /// The label of the menu entry.
-    pub fn words(&self, language: Language) -> String {
+    pub(crate) fn words(&self, language: Language) -> String {
         let words = &words(language).update;
         match self {
             Self::Unknown | Self::Current => words.check.to_owned(),

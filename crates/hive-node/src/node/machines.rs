@@ -16,7 +16,7 @@ use super::Node;
 
 impl Node {
     /// The display name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.member().name()
     }
 
@@ -31,12 +31,12 @@ impl Node {
     }
 
     /// Introduces this node to another node of this process: each may send the other requests.
-    pub fn allow(&self, peer: &PeerAddr) {
+    pub(crate) fn allow(&self, peer: &PeerAddr) {
         self.member().allow(peer);
     }
 
     /// This machine's current profile.
-    pub fn profile(&self) -> Profile {
+    pub(crate) fn profile(&self) -> Profile {
         self.member().profile()
     }
 

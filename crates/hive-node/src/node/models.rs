@@ -1,6 +1,6 @@
 //! The node and its models.
 
-use hive_ring::{Reply, Request, Ring};
+use hive_ring::{Reply, Request};
 use hive_serving::{AnswerError, CountError, Layout, LetGoError, MarkError, ModelRequest, ServeError, Serving};
 use hive_stage::{StageHost, aside, models};
 use hive_types::{Alias, ModelOnDisk, StageLayers};
@@ -31,11 +31,6 @@ impl Node {
     /// How a request would be placed now.
     pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
         self.serving().lay_out(wanted).await
-    }
-
-    /// The requested model, loaded if necessary.
-    pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
-        self.serving().model(wanted).await
     }
 
     /// Starts an answer. It continues on other machines if one leaves while it runs.

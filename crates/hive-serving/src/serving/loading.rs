@@ -62,7 +62,7 @@ impl Serving {
     }
 
     /// The model of this request; loads it if necessary.
-    pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
+    pub(super) async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         self.model_of(&self.usual(wanted)).await
     }
 

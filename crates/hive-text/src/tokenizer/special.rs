@@ -42,7 +42,7 @@ impl SpecialTokens {
     }
 
     /// The text of one.
-    pub fn text(&self, id: u32) -> Option<&str> {
+    pub(crate) fn text(&self, id: u32) -> Option<&str> {
         self.texts.get(&id).map(|at| self.tokens[*at].0.as_str())
     }
 

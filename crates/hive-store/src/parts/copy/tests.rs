@@ -289,11 +289,11 @@ fn a_removed_copy_is_empty_for_all_who_have_it() {
     copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
     let elsewhere = PartStore::new(folder.path().join("else"));
     elsewhere.open(&manifest()).unwrap();
-    elsewhere.remove(&copy).unwrap_err();
-    store.remove(&store.copies()[0]).unwrap();
+    elsewhere.remove_unused(&copy).unwrap_err();
+    assert!(store.remove_unused(&store.copies()[0]).unwrap());
     assert_eq!((copy.bytes(), store.copies().len()), (0, 0));
     copy.write(&gguf(), 0, &blocks(0..11)).unwrap_err();
-    store.remove(&copy).unwrap();
+    assert!(store.remove_unused(&copy).unwrap());
     store.open(&manifest()).unwrap();
     assert_eq!(copy.missing(&gguf(), 0..SIZE), [0..SIZE]);
     copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
