@@ -191,7 +191,6 @@ fn a_model_in_single_precision_is_quantized_as_it_is_loaded_on_every_machine() {
     std::fs::write(ann.folder.join("config.toml"), "quantize_at_load = 4\n").unwrap();
     // It counts for models that are loaded from then on.
     common::patiently("the setting counts", || planned() < stored_bytes);
-    ann.run(&lab, &["models", "unload", model]);
     for stages in ["1", "2"] {
         assert_eq!(asked(model, stages), quantized, "on {stages}");
     }

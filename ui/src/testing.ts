@@ -97,6 +97,7 @@ export const onDisk = (name: string, more: Partial<ModelOnDisk> = {}): ModelOnDi
   loaded: false,
   pinned: false,
   aliases: [],
+  adapted: [],
   removable: true,
   also_on: [],
   lacking: [],

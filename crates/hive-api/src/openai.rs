@@ -46,15 +46,17 @@ pub(crate) fn routes() -> Routes<Shared> {
 async fn list(State(shared): State<Shared>) -> Json<Value> {
     let models = shared.node.models().await;
     let usable = models.iter().filter(|model| model.unusable.is_none());
-    let names = |model: &ModelOnDisk| std::iter::once(model.name.clone()).chain(model.aliases.clone());
-    let listed = usable.flat_map(|model| names(model).map(|id| listed(&id, model)));
+    let names = |model: &ModelOnDisk| {
+        std::iter::once(&model.name).chain(&model.aliases).chain(&model.adapted).cloned().collect::<Vec<_>>()
+    };
+    let listed = usable.flat_map(|model| names(model).into_iter().map(|id| listed(&id, model)));
     Json(json!({ "object": "list", "data": listed.collect::<Vec<_>>() }))
 }
 
 /// One model. Names contain slashes.
 async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let models = shared.node.models().await;
-    match models.iter().find(|model| model.name == id || model.aliases.contains(&id)) {
+    match models.iter().find(|model| model.name == id || model.aliases.contains(&id) || model.adapted.contains(&id)) {
         Some(ModelOnDisk { unusable: Some(why), .. }) => Err(Refusal::bad("model_unusable", why)),
         Some(model) => Ok(Json(listed(&id, model))),
         None => Err(Refusal::missing("model_not_found", format!("there is no model \"{id}\" here"))
@@ -66,7 +68,10 @@ async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Jso
 fn listed(id: &str, model: &ModelOnDisk) -> Value {
     json!({
         "id": id, "object": "model", "created": 0, "owned_by": "hivemind",
-        "hivemind": { "name": model.name, "also_on": model.also_on, "lacking": model.lacking },
+        "hivemind": {
+            "name": model.name, "adapter": model.adapted.iter().any(|name| name == id),
+            "also_on": model.also_on, "lacking": model.lacking,
+        },
     })
 }
 

@@ -113,8 +113,10 @@ impl Marks {
         self.aliases.iter().map(alias).collect()
     }
 
-    pub(crate) fn aliases_of(&self, model: &str) -> Vec<String> {
-        self.aliases.iter().filter(|(_, of)| of.model() == model).map(|(alias, _)| alias.clone()).collect()
+    /// The aliases of a model with an adapter, or those without.
+    pub(crate) fn aliases_of(&self, model: &str, with_adapter: bool) -> Vec<String> {
+        let is_one = |target: &Target| target.model() == model && target.adapter().is_some() == with_adapter;
+        self.aliases.iter().filter(|(_, target)| is_one(target)).map(|(alias, _)| alias.clone()).collect()
     }
 
     /// An alias that there is already stands for the other model from now on.
@@ -159,7 +161,9 @@ mod tests {
             assert!(matches!(marks.set_alias(alias, "owner/name", None), Err(MarkError::Malformed(_))), "{alias}");
             assert_eq!(marks.model_of(alias), None);
         }
-        assert_eq!(marks.aliases_of("owner/name").len(), 4);
+        assert_eq!(marks.aliases_of("owner/name", false).len(), 4);
+        marks.set_alias("tuned", "owner/name", Some(Path::new("/a"))).unwrap();
+        assert_eq!(marks.aliases_of("owner/name", true), ["tuned"]);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct ModelOnDisk {
     pub pinned: bool,
     /// Its other names in requests.
     pub aliases: Vec<String>,
+    /// Names in requests under which it answers with an adapter.
+    pub adapted: Vec<String>,
     /// Whether it can be removed; the starter model cannot.
     pub removable: bool,
     /// Other online machines that have it too.

@@ -606,6 +606,8 @@ export type ModelOnDisk = {
 	pinned?: boolean,
 	/**  Its other names in requests. */
 	aliases?: string[],
+	/**  Names in requests under which it answers with an adapter. */
+	adapted?: string[],
 	/**  Whether it can be removed; the starter model cannot. */
 	removable?: boolean,
 	/**  Other online machines that have it too. */

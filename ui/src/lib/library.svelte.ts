@@ -4,6 +4,10 @@ import type { Loading } from "./bindings";
 import { code, why } from "./call";
 import { type ModelOnDisk, node } from "./node";
 
+/** Whether a request by this name is answered with the model: its own, or one with an adapter. */
+export const answersTo = (model: ModelOnDisk, name: string | null): boolean =>
+  model.name === name || (name !== null && model.adapted.includes(name));
+
 /** A message with file names in place of absolute paths. A path may contain anything: it ends at a colon, or with the message. */
 export function withoutFolders(message: string): string {
   return message.replace(/(^|[\s"'(])\/([^]*?)(?=: |$)/g, (_, before: string, path: string) => before + path.slice(path.lastIndexOf("/") + 1));

@@ -72,6 +72,7 @@ export const german: Words = {
   openItsPage: "Seite öffnen",
   pinnedMeans: "Ein angeheftetes Modell bleibt im Speicher, sobald es geladen ist, und auf dieser Festplatte.",
   alsoCalled: (names) => `Auch ${names.join(", ")}`,
+  withAdapter: (names) => `Mit Adapter: ${names.join(", ")}`,
   removeModel: "Löschen\u00a0…",
   removeFromDisk: "Von dieser Festplatte löschen?",
   cancel: "Abbrechen",

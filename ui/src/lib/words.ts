@@ -94,6 +94,7 @@ export const english = {
   openItsPage: "Open its page",
   pinnedMeans: "A pinned model stays in memory once it is loaded, and on this disk.",
   alsoCalled: (names: string[]) => `Also called ${names.join(", ")}`,
+  withAdapter: (names: string[]) => `With an adapter: ${names.join(", ")}`,
   removeModel: "Delete…",
   removeFromDisk: "Delete it from this disk?",
   cancel: "Cancel",

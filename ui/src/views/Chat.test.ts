@@ -180,6 +180,17 @@ describe("the model", () => {
     expect(chats.choices.model).toBe("owner/other");
   });
 
+  it("can be one with an adapter, under its name", async () => {
+    node.models = [{ ...STARTER, adapted: ["tuned"] }, onDisk("owner/other", { adapted: ["poet"] })];
+    await start();
+    const names = ["Starter", "tuned", "owner/other", "poet", "Find a model…"];
+    await waitFor(() => expect([...picker().options].map((option) => option.text)).toEqual(names));
+    await fireEvent.change(picker(), { target: { value: "poet" } });
+    expect(chats.choices.model).toBe("poet");
+    await waitFor(() => expect(picker().selectedOptions[0]?.text).toBe("poet"));
+    expect(picker().options).toHaveLength(names.length);
+  });
+
   it("is named even if it is not on this machine", async () => {
     node.models = [STARTER];
     await start();

@@ -54,13 +54,14 @@ describe("models", () => {
   });
 
   it("are pinned and unpinned, and show their other names", async () => {
-    const model = onDisk("Llama", { aliases: ["fast", "small"] });
+    const model = onDisk("Llama", { aliases: ["fast", "small"], adapted: ["tuned"] });
     backend.answers["GET /models"] = () => [model];
     backend.answers["POST /models/pin"] = () => Object.assign(model, { pinned: true });
     render(Models, { shown });
     const pin = await screen.findByRole("button", { name: "Pin" });
     expect(pin.getAttribute("aria-pressed")).toBe("false");
     expect(screen.getByText("Also called fast, small")).toBeTruthy();
+    expect(screen.getByText("With an adapter: tuned")).toBeTruthy();
     await fireEvent.click(pin);
     const pinned = await screen.findByRole("button", { name: "Pinned" });
     expect(pinned.getAttribute("aria-pressed")).toBe("true");

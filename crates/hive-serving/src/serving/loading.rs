@@ -61,12 +61,7 @@ impl Serving {
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
 
-    /// The model of this request; loads it if necessary.
-    pub(super) async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
-        self.model_of(&self.usual(wanted)).await
-    }
-
-    /// The model of a request under its canonical name.
+    /// The model of a request under its canonical name; loads it if necessary.
     pub(super) async fn model_of(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         self.wait_for_restore(wanted).await;
         let known = self.ring_of(wanted);

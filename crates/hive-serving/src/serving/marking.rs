@@ -114,13 +114,14 @@ impl Serving {
         self.marks().is_pinned(model)
     }
 
-    pub(crate) fn aliases_of(&self, model: &str) -> Vec<String> {
-        self.marks().aliases_of(model)
+    /// The aliases of a model with an adapter, or those without.
+    pub(crate) fn aliases_of(&self, model: &str, with_adapter: bool) -> Vec<String> {
+        self.marks().aliases_of(model, with_adapter)
     }
 
     /// Forgets what was noted about a model that is removed.
     pub(crate) fn forget(&self, model: &str) {
-        if !self.is_pinned(model) && self.aliases_of(model).is_empty() {
+        if !self.is_pinned(model) && [false, true].iter().all(|adapted| self.aliases_of(model, *adapted).is_empty()) {
             return;
         }
         let forgotten = self.mark(|marks| {

@@ -344,6 +344,7 @@ async fn an_adapter_is_what_was_announced_or_nothing() {
     drop(first);
     assert_eq!(second.read_message::<Reply>().await.unwrap(), Some(Reply::Lacks));
     // Within the owner's limit for that machine.
+    ann.membership().peers().admit(bob.id(), "bob", None).unwrap();
     ann.membership().set_rights(bob.id(), Rights { memory_limit_bytes: Some(1_000_010), ..Rights::default() }).unwrap();
     drop(second);
     let reply = bob.asks(Request::Adapt(STAGE, announced)).await;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::AdapterError;
+use super::error::AdapterError;
 
 /// Who wrote the adapter, which decides the names and the order of its matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
