@@ -131,12 +131,17 @@ fn what_is_no_adapter_of_the_model_is_refused_in_a_sentence_and_the_model_goes_o
         (&dora, "the adapter uses DoRA; only LoRA"),
         (&cut, "the adapter's safetensors file is not valid"),
     ] {
-        alias(&ann, &lab, "tuned", folder);
-        let (code, _, why) = ann.try_run(&lab, &["chat", "tuned", "--prompt", "Hello.", "--max-tokens", "4"]);
+        let folder = folder.to_str().unwrap();
+        let (code, _, why) = ann.try_run(&lab, &["models", "alias", "tuned", STARTER, "--adapter", folder]);
         assert!(code == 1 && why.contains(words), "{why}");
     }
-    // It was there when the name was given.
-    std::fs::remove_dir_all(&cut).unwrap();
+    // Its files may change later.
+    let folder = adapter(scratch.join("good"), 7, HIDDEN);
+    alias(&ann, &lab, "tuned", &folder);
+    std::fs::rename(wide.join("adapters.safetensors"), folder.join("adapters.safetensors")).unwrap();
+    let (code, _, why) = ann.try_run(&lab, &["chat", "tuned", "--prompt", "Hello.", "--max-tokens", "4"]);
+    assert!(code == 1 && why.contains("was made for another model"), "{why}");
+    std::fs::remove_dir_all(&folder).unwrap();
     let (code, _, why) = ann.try_run(&lab, &["chat", "tuned", "--prompt", "Hello.", "--max-tokens", "4"]);
     assert!(code == 1 && why.contains("holds no adapter"), "{why}");
     ann.run(&lab, &["chat", STARTER, "--prompt", "Hello.", "--max-tokens", "4"]);

@@ -7,11 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hive_kernels::LANES;
+use hive_weights::ModelFiles;
 use hive_weights::adapter::{Adapter, AdapterError, Update};
 use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::layer::Layer;
 use crate::error::{ComputeError, LoadError};
+use crate::hidden::ActivationType;
 use crate::linear::{Arithmetic, Linear};
 
 /// Limit on all adapters of a shard together, in bytes.
@@ -43,6 +46,17 @@ pub enum AdapterRefused {
     /// MLX failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
+}
+
+/// Checks that an adapter changes what a model has, in its shapes. Of the model, only headers are read.
+///
+/// # Errors
+/// It was made for another model, or changes what adapters cannot change here.
+pub fn check_adapter(files: &ModelFiles, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
+    let config = files.config();
+    let targets = config.specs.iter().map(|spec| Layer::targets(config.hidden, spec)).collect();
+    let arithmetic = Arithmetic { fast: false, activation: ActivationType::F32 };
+    Adapters::new(0, config.layers, targets, arithmetic).check(adapter)
 }
 
 /// The projections of a layer whose output an adapter can change. Those that read the same input are one.
@@ -226,7 +240,8 @@ impl Adapters {
         if self.has(id) {
             return Ok(());
         }
-        let needed = self.checked_bytes(adapter)?;
+        self.check(adapter)?;
+        let needed = self.bytes_of(adapter);
         let in_use = self.loaded.iter().filter(|(other, _)| used.contains(other)).map(|(_, layers)| bytes(layers));
         if needed + in_use.sum::<usize>() > MAX_BYTES {
             return Err(AdapterRefused::Full);
@@ -246,8 +261,8 @@ impl Adapters {
         Ok(())
     }
 
-    /// The size of an adapter in memory, in bytes, once it is known to be one of this model's.
-    fn checked_bytes(&self, adapter: &Adapter<'_>) -> Result<usize, AdapterRefused> {
+    /// Checks that an adapter is one of this model's.
+    fn check(&self, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
         for module in adapter.modules() {
             let unknown = || AdapterError::Module(module.to_owned());
             let place = module.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
@@ -263,6 +278,11 @@ impl Adapters {
             });
             adapter.check(module, columns_and_rows.ok_or_else(unknown)?)?;
         }
+        Ok(())
+    }
+
+    /// The size of an adapter in memory, in bytes.
+    fn bytes_of(&self, adapter: &Adapter<'_>) -> usize {
         let mut bytes = 0;
         for (at, targets) in self.targets.iter().enumerate() {
             for target in targets {
@@ -275,6 +295,6 @@ impl Adapters {
                 }
             }
         }
-        Ok(bytes)
+        bytes
     }
 }

@@ -31,7 +31,7 @@ mod stage;
 #[path = "../../hive-weights/tests/common/oracle.rs"]
 mod oracle;
 
-pub use adapter::{AdapterId, AdapterRefused};
+pub use adapter::{AdapterId, AdapterRefused, check_adapter};
 pub use device::Compute;
 pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};

@@ -14,7 +14,10 @@ use hive_model::AdapterId;
 use hive_protocol::AdapterHead;
 use hive_text::regular;
 use hive_weights::adapter::{CONFIG_FILE, TENSOR_FILES};
+use hive_worker::text::{Model, TextError};
 use sha2::{Digest, Sha256};
+
+use crate::runtime::aside;
 
 /// Limit on `adapter_config.json`, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -69,6 +72,9 @@ pub enum AdapterFilesError {
         /// The cause.
         source: std::io::Error,
     },
+    /// It does not suit the model.
+    #[error(transparent)]
+    Unfit(#[from] TextError),
     /// The files are others than they were.
     #[error("the adapter in {0} has changed since the answer began")]
     Changed(PathBuf),
@@ -121,6 +127,15 @@ impl AdapterFiles {
 
     pub(crate) fn head(&self) -> AdapterHead {
         self.head
+    }
+
+    /// Checks that it suits a model, which is not loaded for this.
+    ///
+    /// # Errors
+    /// It is not an adapter, or was made for another model.
+    pub async fn check(&self, model: &Model) -> Result<(), AdapterFilesError> {
+        let AdapterBytes { config, tensors } = aside(|| self.read())?;
+        Ok(model.check_adapter(config, tensors).await?)
     }
 
     /// Its contents.

@@ -26,6 +26,7 @@ use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::protocol::Raw;
 use actor::{Actor, Ask};
 use order::{Order, Reply};
 
@@ -141,6 +142,15 @@ impl Model {
     /// Checks that the model can hold conversations: that it has a usable tokenizer and chat template.
     pub async fn can_converse(&self) -> Result<(), TextError> {
         match self.ask(Order::Converse, OPEN_TIMEOUT).await? {
+            Reply::Prepared => Ok(()),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    /// Checks that an adapter suits the model, by the bytes of its configuration and of the file with its matrices.
+    pub async fn check_adapter(&self, config: Vec<u8>, tensors: Vec<u8>) -> Result<(), TextError> {
+        let timeout = prompt_timeout(tensors.len());
+        match self.ask(Order::Adapter(Raw(config), Raw(tensors)), timeout).await? {
             Reply::Prepared => Ok(()),
             _ => Err(TextError::nonsense()),
         }

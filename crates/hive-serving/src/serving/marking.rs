@@ -48,9 +48,10 @@ impl Serving {
         // An alias of an alias has its adapter, too.
         let inherited = self.marks().adapter_of(model).map(Path::to_owned);
         let adapter = adapter.map(|name| aside(|| folder_of(name))).transpose()?.or(inherited);
-        let model = self.model_here(model).await?;
+        let model = self.name_of(model);
+        let opened = self.host().catalogue().open_model(Some(&model)).await?;
         if let Some(folder) = &adapter {
-            self.open_adapter(folder)?;
+            self.open_adapter(folder)?.check(&opened).await?;
         }
         if alias == models::starter_name() {
             return Err(MarkError::Taken(alias.to_owned()));

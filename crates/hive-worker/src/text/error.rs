@@ -16,6 +16,8 @@ pub enum TextFault {
     Template,
     /// The chat template rejects this conversation, or fails on it.
     Conversation,
+    /// An adapter does not suit the model.
+    Adapter,
 }
 
 /// A fault and its message.

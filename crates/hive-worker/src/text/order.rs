@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModelCard;
 use super::error::TextFailure;
+use crate::protocol::Raw;
 
 /// From node to worker. An order carries all its state.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(super) enum Order {
     /// Return how the model marks its thinking, and whether the answer to a
     /// [`Conversation`](hive_text::template::Conversation) begins with it.
     Thinking(Vec<u8>),
+    /// Check that an adapter suits the model: the bytes of its configuration, and of the file with its matrices.
+    Adapter(Raw, Raw),
     /// Return the number of tokens of a text.
     Count(String),
     /// Return the text of the first `given` tokens, and of all.

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use bytes::BytesMut;
 use hive_host::sandbox::Confinement;
+use hive_model::check_adapter;
 use hive_text::Tokenizer;
 use hive_text::template::{ChatTemplate, Conversation};
+use hive_weights::adapter::Adapter;
 use hive_weights::{ModelFiles, OpenError};
 
-use super::super::protocol::{encode, next_whole};
+use super::super::protocol::{Raw, encode, next_whole};
 use super::ModelCard;
 use super::error::{TextFailure, TextFault};
 use super::order::{Numbered, Order, Reply, Said};
@@ -130,6 +132,11 @@ impl Text {
                 let prompt = template.render(&conversation(&json)?);
                 let prompt = prompt.map_err(|error| TextFailure::of_template(&error))?;
                 Ok(Reply::Thinking(Some((markers, markers.is_open(&prompt)))))
+            }
+            Order::Adapter(Raw(config), Raw(tensors)) => {
+                let files = self.files()?;
+                let checked = Adapter::open(&config, &tensors).and_then(|adapter| check_adapter(files, &adapter));
+                checked.map(|()| Reply::Prepared).map_err(|error| TextFailure::new(TextFault::Adapter, error))
             }
             Order::Count(text) => {
                 let tokens = self.tokenizer()?.encode_literal(&text);
