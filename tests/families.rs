@@ -118,7 +118,7 @@ fn a_recurrent_models_answer_goes_on_when_workers_die() {
         common::patiently("all stages have a worker, or the answer is over", || {
             children(child.id()).len() == 3 || child.try_wait().unwrap().is_some()
         });
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        std::thread::sleep(std::time::Duration::from_millis(200));
         let mut workers = children(child.id());
         workers.sort_unstable();
         if let Some(worker) = workers.get(which) {

@@ -31,6 +31,7 @@ struct Spec {
     threads: usize,
     bytes: u64,
     standby: bool,
+    at_load: Option<u8>,
 }
 
 #[derive(Serialize)]
@@ -124,6 +125,7 @@ async fn load(guest: &Endpoint, node: &PeerAddr, ring: u128, digest: &str) -> An
         threads: 0,
         bytes: 0,
         standby: false,
+        at_load: None,
     };
     let mut channel = guest.open(node, Protocol::Control).await.unwrap();
     channel.write_message(&Question::Load(ring, 0, spec)).await.unwrap();

@@ -371,12 +371,13 @@ fn interleave(rows: &[u8], into: &mut [u8], first: usize, width: usize, size: us
 }
 
 fn interleave_sized<const SIZE: usize>(rows: &[u8], into: &mut [u8], first: usize, width: usize) {
+    // Whole elements, so that each is one load and one store however little is optimized.
+    let (into, _) = into.as_chunks_mut::<SIZE>();
     for (row, elements) in rows.chunks_exact(width * SIZE).enumerate() {
-        let row = first + row;
-        let lanes = into[(row / LANES) * width * LANES * SIZE..].chunks_exact_mut(LANES * SIZE);
-        let at = row % LANES * SIZE;
-        for (element, lanes) in elements.chunks_exact(SIZE).zip(lanes) {
-            lanes[at..at + SIZE].copy_from_slice(element);
+        let (block, lane) = ((first + row) / LANES * width * LANES, (first + row) % LANES);
+        let (elements, _) = elements.as_chunks::<SIZE>();
+        for (lanes, element) in into[block..].chunks_exact_mut(LANES).zip(elements) {
+            lanes[lane] = *element;
         }
     }
 }

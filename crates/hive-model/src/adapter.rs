@@ -7,14 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hive_kernels::LANES;
-use hive_weights::ModelFiles;
 use hive_weights::adapter::{Adapter, AdapterError, Update};
 use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::layer::Layer;
 use crate::error::{ComputeError, LoadError};
-use crate::hidden::ActivationType;
 use crate::linear::{Arithmetic, Linear};
 
 /// Limit on all adapters of a shard together, in bytes.
@@ -46,17 +43,6 @@ pub enum AdapterRefused {
     /// MLX failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
-}
-
-/// Checks that an adapter changes what a model has, in its shapes. Of the model, only headers are read.
-///
-/// # Errors
-/// It was made for another model, or changes what adapters cannot change here.
-pub fn check_adapter(files: &ModelFiles, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
-    let config = files.config();
-    let targets = config.specs.iter().map(|spec| Layer::targets(config.hidden, spec)).collect();
-    let arithmetic = Arithmetic { fast: false, activation: ActivationType::F32 };
-    Adapters::new(0, config.layers, targets, arithmetic).check(adapter)
 }
 
 /// The projections of a layer whose output an adapter can change. Those that read the same input are one.
@@ -200,13 +186,14 @@ pub(crate) struct Adapters {
     /// What can be changed in each layer.
     targets: Vec<Vec<Target>>,
     arithmetic: Arithmetic,
+    max_bytes: usize,
     /// The least recently loaded first.
     loaded: Vec<(AdapterId, Vec<LayerAdapter>)>,
 }
 
 impl Adapters {
     pub(crate) fn new(first: usize, all_layers: usize, targets: Vec<Vec<Target>>, arithmetic: Arithmetic) -> Self {
-        Self { first, all_layers, targets, arithmetic, loaded: Vec::new() }
+        Self { first, all_layers, targets, arithmetic, max_bytes: MAX_BYTES, loaded: Vec::new() }
     }
 
     /// Whether this adapter is loaded.
@@ -243,7 +230,7 @@ impl Adapters {
         self.check(adapter)?;
         let needed = self.bytes_of(adapter);
         let in_use = self.loaded.iter().filter(|(other, _)| used.contains(other)).map(|(_, layers)| bytes(layers));
-        if needed + in_use.sum::<usize>() > MAX_BYTES {
+        if needed + in_use.sum::<usize>() > self.max_bytes {
             return Err(AdapterRefused::Full);
         }
         // Before others make room: one that cannot be loaded costs nobody anything.
@@ -252,7 +239,7 @@ impl Adapters {
             layers.push(LayerAdapter::load(adapter, self.first + at, targets, self.arithmetic)?);
             progress(layers.len());
         }
-        while needed + self.bytes() > MAX_BYTES
+        while needed + self.bytes() > self.max_bytes
             && let Some(oldest) = self.loaded.iter().position(|(other, _)| !used.contains(other))
         {
             self.loaded.remove(oldest);
@@ -262,7 +249,7 @@ impl Adapters {
     }
 
     /// Checks that an adapter is one of this model's.
-    fn check(&self, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
+    pub(crate) fn check(&self, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
         for module in adapter.modules() {
             let unknown = || AdapterError::Module(module.to_owned());
             let place = module.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
@@ -296,5 +283,66 @@ impl Adapters {
             }
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::hidden::ActivationType;
+
+    const WIDTH: usize = 4;
+
+    /// Room for two adapters of rank 1.
+    fn adapters() -> Adapters {
+        let targets = vec![vec![Target::of(Place::Down, WIDTH, "mlp", &[("down_proj", WIDTH)])]];
+        let arithmetic = Arithmetic { fast: false, activation: ActivationType::F32 };
+        let adapters = Adapters::new(0, 1, targets, arithmetic);
+        Adapters { max_bytes: 2 * 2 * WIDTH * size_of::<f32>(), ..adapters }
+    }
+
+    fn load(adapters: &mut Adapters, id: u8, number: f32, used: &[u8]) -> Result<(), AdapterRefused> {
+        let bytes = [number; WIDTH].map(f32::to_le_bytes).concat();
+        let tensor = |name: &str, shape: [usize; 2]| {
+            let name = format!("model.layers.0.mlp.down_proj.{name}");
+            (name, TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap())
+        };
+        let views = [tensor("lora_a", [WIDTH, 1]), tensor("lora_b", [1, WIDTH])];
+        let tensors = safetensors::serialize(views, None).unwrap();
+        let adapter = Adapter::open(br#"{"lora_parameters":{"scale":1.0}}"#, &tensors).unwrap();
+        adapters.load(AdapterId([id; 32]), &adapter, &used.iter().map(|id| AdapterId([*id; 32])).collect(), |_| ())
+    }
+
+    fn loaded(adapters: &Adapters) -> Vec<u8> {
+        adapters.ids().map(|AdapterId(id)| id[0]).collect()
+    }
+
+    #[test]
+    fn the_oldest_that_no_session_uses_makes_room() {
+        let mut adapters = adapters();
+        for id in [1, 2, 1, 3] {
+            load(&mut adapters, id, 1.0, &[]).unwrap();
+        }
+        assert_eq!(loaded(&adapters), [2, 3]);
+        load(&mut adapters, 4, 1.0, &[2]).unwrap();
+        assert_eq!(loaded(&adapters), [2, 4]);
+        assert_eq!(adapters.bytes(), adapters.max_bytes);
+        let full = load(&mut adapters, 5, 1.0, &[2, 4]);
+        assert!(matches!(full, Err(AdapterRefused::Full)));
+        assert_eq!(loaded(&adapters), [2, 4]);
+    }
+
+    #[test]
+    fn one_that_is_refused_costs_no_other_its_place() {
+        let mut adapters = adapters();
+        for id in [1, 2] {
+            load(&mut adapters, id, 1.0, &[]).unwrap();
+        }
+        let refused = load(&mut adapters, 3, f32::NAN, &[]);
+        assert!(matches!(refused, Err(AdapterRefused::Adapter(AdapterError::NotFinite(_)))));
+        assert_eq!(loaded(&adapters), [1, 2]);
     }
 }

@@ -31,7 +31,7 @@ mod stage;
 #[path = "../../hive-weights/tests/common/oracle.rs"]
 mod oracle;
 
-pub use adapter::{AdapterId, AdapterRefused, check_adapter};
+pub use adapter::{AdapterId, AdapterRefused};
 pub use device::Compute;
 pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};
@@ -40,4 +40,5 @@ pub use kv::KvLayout;
 pub use sampling::Sampling;
 pub use shard::{
     CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot, Step,
+    check_adapter,
 };

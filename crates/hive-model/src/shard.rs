@@ -3,6 +3,7 @@
 //! Every call of [`Shard::forward`] takes a batch of any sessions, each at its own position. A session's *position* is
 //! the number of its tokens in the cache. A slot must begin exactly there; [`Shard::rollback`] moves a session back.
 
+mod adapting;
 mod carried;
 mod planned;
 mod step;
@@ -11,12 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hive_weights::ModelFiles;
-use hive_weights::adapter::Adapter;
 use mlx_rs::{Array, ops};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{AdapterId, AdapterRefused, Adapters, LayerAdapter};
-use crate::blocks::layer::Layer;
+use crate::adapter::{AdapterId, Adapters};
 use crate::device::Compute;
 use crate::error::ComputeError;
 use crate::hidden::{ActivationType, Hidden, all_finite};
@@ -27,6 +26,7 @@ use crate::span::Span;
 use crate::stage::Stage;
 
 pub use crate::error::LoadError;
+pub use adapting::check_adapter;
 pub use carried::CarriedSession;
 pub use step::Step;
 
@@ -242,12 +242,7 @@ impl Shard {
             arithmetic,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
-            adapters: Adapters::new(
-                start,
-                config.layers,
-                config.specs[start..end].iter().map(|spec| Layer::targets(config.hidden, spec)).collect(),
-                arithmetic,
-            ),
+            adapters: adapting::adapters_of(files, options.layers.clone(), arithmetic),
             sessions: BTreeMap::new(),
         })
     }
@@ -270,60 +265,6 @@ impl Shard {
     /// The number format of the output.
     pub fn activation(&self) -> ActivationType {
         self.arithmetic.activation
-    }
-
-    /// Loads an adapter for sessions to come; `progress` is called with the number of layers so far. If it is loaded
-    /// already, this does nothing. Adapters make room for it that no session uses, but for sessions that are `resting`,
-    /// which are closed then.
-    ///
-    /// # Errors
-    /// It is of another model, or too large.
-    pub fn load_adapter(
-        &mut self,
-        id: AdapterId,
-        adapter: &Adapter<'_>,
-        resting: impl Fn(SessionId) -> bool,
-        progress: impl FnMut(usize),
-    ) -> Result<(), AdapterRefused> {
-        let active = self.sessions.iter().filter(|(session, _)| !resting(**session));
-        let used = active.filter_map(|(_, session)| session.options.adapter).collect();
-        self.adapters.load(id, adapter, &used, progress)?;
-        let adapters = &self.adapters;
-        self.sessions.retain(|_, session| session.options.adapter.is_none_or(|adapter| adapters.has(adapter)));
-        Ok(())
-    }
-
-    /// The size of all adapters in memory, in bytes.
-    pub fn adapter_bytes(&self) -> usize {
-        self.adapters.bytes()
-    }
-
-    /// The adapters that are loaded.
-    pub fn adapters(&self) -> Vec<AdapterId> {
-        self.adapters.ids().collect()
-    }
-
-    fn check_adapter(&self, options: &SessionOptions) -> Result<(), ForwardError> {
-        match options.adapter {
-            Some(id) if !self.adapters.has(id) => Err(ForwardError::UnknownAdapter(id)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The adapter that these sessions have in common.
-    fn adapter_of(&self, sessions: &[Session]) -> Result<Option<&[LayerAdapter]>, ComputeError> {
-        let Some(id) = sessions.first().and_then(|session| session.options.adapter) else { return Ok(None) };
-        let layers = self.adapters.layers(id);
-        layers.map(Some).ok_or_else(|| ComputeError::Mlx(ForwardError::UnknownAdapter(id).to_string()))
-    }
-
-    fn adapter_of_slot(&self, slot: &Slot) -> Option<AdapterId> {
-        self.sessions.get(&slot.session).and_then(|session| session.options.adapter)
-    }
-
-    /// Whether the sessions of a batch have the same adapter, or none has one.
-    fn is_of_one_adapter(&self, batch: &[Slot]) -> bool {
-        batch.windows(2).all(|pair| self.adapter_of_slot(&pair[0]) == self.adapter_of_slot(&pair[1]))
     }
 
     /// Opens a session at position 0, replacing any session with this id.
@@ -400,24 +341,6 @@ impl Shard {
             None => results.next(),
         };
         problems.into_iter().filter_map(result).collect()
-    }
-
-    /// Computes slots that have been checked, those of each adapter together.
-    fn forward_by_adapter(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
-        let mut groups: BTreeMap<Option<AdapterId>, Vec<usize>> = BTreeMap::new();
-        for (index, slot) in batch.iter().enumerate() {
-            groups.entry(self.adapter_of_slot(slot)).or_default().push(index);
-        }
-        if groups.len() == 1 {
-            return self.forward_sound(batch);
-        }
-        let mut results: Vec<(usize, Result<Output, ForwardError>)> = Vec::with_capacity(batch.len());
-        for indices in groups.into_values() {
-            let slots: Vec<&Slot> = indices.iter().map(|index| batch[*index]).collect();
-            results.extend(indices.into_iter().zip(self.forward_sound(&slots)));
-        }
-        results.sort_by_key(|(index, _)| *index);
-        results.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Computes slots of one adapter: all together or, if that fails on the fast kernels, one by one.

@@ -67,7 +67,9 @@ impl<'a> Adapter<'a> {
         }
         let form = settings.form;
         let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
-        for name in tensors.names() {
+        let mut names = tensors.names();
+        names.sort_unstable();
+        for name in names {
             let (module, is_down) = form.parts(name).ok_or_else(|| AdapterError::Stray(name.to_owned()))?;
             let pair = pairs.entry(names::of_text(module).into_owned()).or_default();
             module.clone_into(&mut pair.module);

@@ -111,7 +111,7 @@ fn what_is_no_lora_adapter_is_refused_in_a_sentence() {
         (with("target_parameters", json!(["experts"])), &good, "target_parameters"),
         (with("alora_invocation_tokens", json!([1, 2])), &good, "aLoRA"),
         (with("init_lora_weights", "lora_ga".into()), &good, "an initialization that changes"),
-        (peft(), &good, "lora_a belongs to no pair"),
+        (peft(), &good, "lora_a belongs to no pair of LoRA matrices"),
         (mlx(), &broken, "is not valid"),
         (mlx(), &file(&[]), "it is empty"),
         (mlx(), &file(&[(a, [3, 2], &DOWN)]), "only one of the two matrices for model.layers.0.mlp.up_proj"),
