@@ -16,6 +16,7 @@ pub mod sampling;
 pub mod shard;
 mod span;
 
+mod adaptable;
 mod adapter;
 mod blocks;
 mod embedding;
@@ -31,6 +32,7 @@ mod stage;
 #[path = "../../hive-weights/tests/common/oracle.rs"]
 mod oracle;
 
+pub use adaptable::check_adapter;
 pub use adapter::{AdapterId, AdapterRefused};
 pub use device::Compute;
 pub use footprint::{Footprint, StateBytes};
@@ -40,5 +42,4 @@ pub use kv::KvLayout;
 pub use sampling::Sampling;
 pub use shard::{
     CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot, Step,
-    check_adapter,
 };

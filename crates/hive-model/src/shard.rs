@@ -15,6 +15,7 @@ use hive_weights::ModelFiles;
 use mlx_rs::{Array, ops};
 use serde::{Deserialize, Serialize};
 
+use crate::adaptable::adapters_of;
 use crate::adapter::{AdapterId, Adapters};
 use crate::device::Compute;
 use crate::error::ComputeError;
@@ -26,7 +27,6 @@ use crate::span::Span;
 use crate::stage::Stage;
 
 pub use crate::error::LoadError;
-pub use adapting::check_adapter;
 pub use carried::CarriedSession;
 pub use step::Step;
 
@@ -242,7 +242,7 @@ impl Shard {
             arithmetic,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
-            adapters: adapting::adapters_of(files, options.layers.clone(), arithmetic),
+            adapters: adapters_of(files, options.layers.clone(), arithmetic),
             sessions: BTreeMap::new(),
         })
     }

@@ -1,33 +1,12 @@
 //! The adapters of a shard, and of its sessions.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use hive_weights::ModelFiles;
-use hive_weights::adapter::{Adapter, AdapterError};
+use hive_weights::adapter::Adapter;
 
 use super::{ForwardError, Output, Session, SessionId, SessionOptions, Shard, Slot};
-use crate::adapter::{AdapterId, AdapterRefused, Adapters, LayerAdapter};
-use crate::blocks::layer::Layer;
+use crate::adapter::{AdapterId, AdapterRefused, LayerAdapter};
 use crate::error::ComputeError;
-use crate::hidden::ActivationType;
-use crate::linear::Arithmetic;
-
-/// No adapters yet, for these layers of a model.
-pub(super) fn adapters_of(files: &ModelFiles, layers: Range<usize>, arithmetic: Arithmetic) -> Adapters {
-    let config = files.config();
-    let targets = config.specs[layers.clone()].iter().map(|spec| Layer::targets(config.hidden, spec)).collect();
-    Adapters::new(layers.start, config.layers, targets, arithmetic)
-}
-
-/// Checks that an adapter changes what a model has, in its shapes. Of the model, only headers are read.
-///
-/// # Errors
-/// It was made for another model, or changes what adapters cannot change here.
-pub fn check_adapter(files: &ModelFiles, adapter: &Adapter<'_>) -> Result<(), AdapterError> {
-    let arithmetic = Arithmetic { fast: false, activation: ActivationType::F32 };
-    adapters_of(files, 0..files.config().layers, arithmetic).check(adapter)
-}
 
 impl Shard {
     /// Loads an adapter for sessions to come; `progress` is called with the number of layers so far. If it is loaded
