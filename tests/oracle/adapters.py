@@ -15,12 +15,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.lora import CONFIG_DEFAULTS
-from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import load_model, save_config
 
 import formula
-from families import HERE, SEEDS, SMALLEST_GAP, short, tensors_of, uncut, vocabulary
+from families import HERE, SEEDS, SMALLEST_GAP, greedy, short, tensors_of, uncut, vocabulary
 from variants import FAMILIES
 
 PROMPT, DECODED = 30, 8
@@ -69,20 +68,6 @@ def write_adapter(folder, seed, config, tensors):
     return digest
 
 
-def run(model, prompt):
-    """The greedy answer, and the logits after each token but the last."""
-    cache = make_prompt_cache(model)
-    rows = [*np.array(model(mx.array([prompt]), cache=cache)[0])]
-    decoded = []
-    while True:
-        decoded.append(int(rows[-1].argmax()))
-        if len(decoded) == DECODED:
-            break
-        rows.append(np.array(model(mx.array([[decoded[-1]]]), cache=cache)[0, 0]))
-    assert all(row.dtype == np.float32 for row in rows)
-    return decoded, np.array(rows)
-
-
 def gap(rows):
     """How far the two likeliest tokens of the answer are apart, in shares of the largest logit."""
     answer = np.sort(rows[PROMPT - 1 :], axis=-1)
@@ -118,8 +103,8 @@ def answered(family, name, changes, layers, parameters):
             part_digest = write_adapter(adapter, seed, lora, parts)
             written = json.loads((adapter / "adapter_config.json").read_text())
             model, _ = load_model(folder)
-            plain, plain_rows = run(model, prompt)
-            adapted, rows = run(load_adapters(model, str(adapter)).eval(), prompt)
+            plain, plain_rows = greedy(model, prompt, DECODED)
+            adapted, rows = greedy(load_adapters(model, str(adapter)).eval(), prompt, DECODED)
         smallest_gap = min(gap(plain_rows), gap(rows))
         change = np.abs(plain_rows - rows)[PROMPT - 1].max() / np.abs(plain_rows).max()
         varied = plain[0] != adapted[0] and min(len(set(plain)), len(set(adapted))) > 3

@@ -107,20 +107,26 @@ def tensors_of(config, kinds):
     return out
 
 
-def run(folder, prompt):
-    """The greedy answer, the logits after each token but the last, and how far a single pass is from them."""
-    model, _ = load_model(folder)
+def greedy(model, prompt, count):
+    """The greedy answer of this many tokens, and the logits after each token but the last."""
     cache = make_prompt_cache(model)
     rows = [*np.array(model(mx.array([prompt]), cache=cache)[0])]
     decoded = []
     while True:
         decoded.append(int(rows[-1].argmax()))
-        if len(decoded) == DECODED:
+        if len(decoded) == count:
             break
         rows.append(np.array(model(mx.array([[decoded[-1]]]), cache=cache)[0, 0]))
-    whole = np.array(model(mx.array([prompt + decoded[:-1]]))[0])
     assert all(row.dtype == np.float32 for row in rows)
-    return decoded, rows, np.abs(whole - np.array(rows)).max() / np.abs(whole).max()
+    return decoded, np.array(rows)
+
+
+def run(folder, prompt):
+    """The greedy answer, the logits after each token but the last, and how far a single pass is from them."""
+    model, _ = load_model(folder)
+    decoded, rows = greedy(model, prompt, DECODED)
+    whole = np.array(model(mx.array([prompt + decoded[:-1]]))[0])
+    return decoded, rows, np.abs(whole - rows).max() / np.abs(whole).max()
 
 
 def answered(name, config, kinds, unused):

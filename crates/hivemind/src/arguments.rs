@@ -210,7 +210,7 @@ pub(crate) enum Models {
         #[arg(long, value_parser = parse_model, requires = "model")]
         adapter: Option<String>,
         /// Remove the alias; the model stays
-        #[arg(long, group = "how", requires = "alias")]
+        #[arg(long, group = "how", requires = "alias", conflicts_with = "adapter")]
         remove: bool,
         /// Print one JSON object
         #[arg(long, conflicts_with = "alias")]
