@@ -189,6 +189,11 @@ async fn a_download_stays_below_its_owners_limit_until_the_limit_is_lifted() {
     let (bytes, seconds) = (swarm.parts_bytes("alpha") as f64, began.elapsed().as_secs_f64());
     assert!(bytes <= BYTES_PER_S * seconds + AHEAD, "{bytes} bytes in {seconds} s");
     std::fs::write(&config, "").unwrap();
+    let (lifted, before) = (Instant::now(), swarm.parts_bytes("alpha"));
+    let nearly_all = model().len() as u64 * 9 / 10;
+    patiently("nearly all of it has come", || swarm.parts_bytes("alpha") > nearly_all);
+    let bytes_per_s = (swarm.parts_bytes("alpha") - before) as f64 / lifted.elapsed().as_secs_f64();
+    assert!(bytes_per_s > 1.5 * BYTES_PER_S, "{bytes_per_s} bytes per second without a limit");
     let ended = asked.wait_with_output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }

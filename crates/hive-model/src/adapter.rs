@@ -40,6 +40,13 @@ pub enum AdapterRefused {
         MAX_BYTES >> 20
     )]
     Full,
+    /// It exceeds the limit by itself.
+    #[error(
+        "the adapter takes {} MB of memory on this machine; more than {} are not accepted",
+        .0.div_ceil(1 << 20),
+        MAX_BYTES >> 20
+    )]
+    TooLarge(usize),
     /// MLX failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
@@ -229,6 +236,9 @@ impl Adapters {
         }
         self.check(adapter)?;
         let needed = self.bytes_of(adapter);
+        if needed > self.max_bytes {
+            return Err(AdapterRefused::TooLarge(needed));
+        }
         let in_use = self.loaded.iter().filter(|(other, _)| used.contains(other)).map(|(_, layers)| bytes(layers));
         if needed + in_use.sum::<usize>() > self.max_bytes {
             return Err(AdapterRefused::Full);
@@ -333,6 +343,12 @@ mod tests {
         let full = load(&mut adapters, 5, 1.0, &[2, 4]);
         assert!(matches!(full, Err(AdapterRefused::Full)));
         assert_eq!(loaded(&adapters), [2, 4]);
+    }
+
+    #[test]
+    fn one_that_never_fits_is_not_waited_for() {
+        let mut adapters = Adapters { max_bytes: 2 * WIDTH * size_of::<f32>() - 1, ..adapters() };
+        assert!(matches!(load(&mut adapters, 1, 1.0, &[]), Err(AdapterRefused::TooLarge(32))));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Settings {
     /// count. 0 is no limit.
     pub download_mbit_per_s: Option<u64>,
     /// Bits per weight, 4, 6 or 8, in which models in 16 bits or FP8 are held in memory, on every machine that computes for
-    /// this one. As they are stored, unless set. Counts for models that are loaded from then on.
+    /// this one; CPUs hold 6 as 8. As they are stored, unless set. Counts for models that are loaded from then on.
     pub quantize_at_load: Option<AtLoad>,
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.

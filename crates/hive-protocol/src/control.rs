@@ -269,7 +269,8 @@ pub enum Request {
     /// Send bytes of a model's file; they follow on the same stream.
     Bytes(WantedBytes),
     /// Load an adapter into a stage. Answered with `Done` if it is loaded already, or with `Lacks`; then the bytes of its
-    /// two files follow on the same stream, in parts, and the answer is `Done` or `Unfit`.
+    /// two files follow on the same stream, in parts, and the answer is `Done` or `Unfit`. `Full` or `Refused` may come in
+    /// place of either.
     Adapt(StageId, AdapterHead),
 }
 
@@ -294,7 +295,7 @@ pub enum Reply {
     At(u32),
     /// The number of sessions received.
     SessionsReceived(u32),
-    /// The stage does not fit in memory now; the reason names what takes the memory.
+    /// The stage, or an adapter for it, does not fit in memory now; the reason names what takes the memory.
     Full(String),
     /// The reply to a check.
     Pulse(Pulse),
@@ -309,9 +310,9 @@ pub enum Reply {
         /// From the last stage only.
         token: Option<u32>,
     },
-    /// The machine lacks the model, or a version of it that it can use. Not held against the machine.
+    /// The machine lacks the model, or a version of it that it can use; or the adapter. Not held against the machine.
     Lacks,
-    /// The model's files are at fault, wherever they are loaded; the reason, if it may be told.
+    /// The model's or the adapter's files are at fault, wherever they are loaded; the reason, if it may be told.
     Unfit(String),
     /// How much of what `Fetch` asks for is on the disk.
     Fetched {

@@ -177,6 +177,13 @@ fn a_model_that_is_quantized_at_load_is_the_quantized_model() {
             let model = written(variant, &folder.path().join("plain"));
             let files = ModelFiles::open_for(&model, Some(four)).unwrap();
             assert!(files.has_plain_matrices());
+            for at_load in AtLoad::all() {
+                let files = ModelFiles::open_for(&model, Some(at_load)).unwrap();
+                let options = ShardOptions { layers: 0..files.config().layers, compute: Compute::Fast };
+                let held = Shard::load(&files, &options, |_| ()).unwrap().weight_bytes() as u64;
+                let planned = Footprint::of(&files, Compute::Fast).unwrap();
+                assert_eq!(held, planned.weight_bytes(options.layers), "{family}, {at_load:?}");
+            }
             let to = folder.path().join("small");
             quantized(&model, &to, Recipe { group: 64, ..FOUR });
             for compute in [Compute::Fast, Compute::Plain] {

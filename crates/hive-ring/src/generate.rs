@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hive_stage::{AdapterFiles, NotAdapted};
+use hive_stage::{AdaptFailure, AdapterFiles};
 use jiff::civil::DateTime;
 use tokio::sync::mpsc;
 
@@ -96,8 +96,8 @@ impl Ring {
         let given = (0..self.stages().len()).map(|index| self.give_adapter(index, adapter));
         for (index, given) in futures_util::future::join_all(given).await.into_iter().enumerate() {
             match given {
-                Err(NotAdapted::Unfit(why) | NotAdapted::Full(why)) => return Err(GenerateError::Adapter(why)),
-                Err(NotAdapted::Failed(why)) => tracing::info!("stage {index} does not have the adapter yet: {why}"),
+                Err(AdaptFailure::Unfit(why) | AdaptFailure::Full(why)) => return Err(GenerateError::Adapter(why)),
+                Err(AdaptFailure::Failed(why)) => tracing::info!("stage {index} does not have the adapter yet: {why}"),
                 Ok(()) => {}
             }
         }

@@ -119,12 +119,28 @@ impl Marks {
         self.aliases.iter().filter(|(_, target)| is_one(target)).map(|(alias, _)| alias.clone()).collect()
     }
 
+    /// Checks that a name can be an alias.
+    pub(crate) fn check_alias(alias: &str) -> Result<(), MarkError> {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+        if (1..=LONGEST_ALIAS).contains(&alias.len()) && alias.chars().all(is_plain) {
+            return Ok(());
+        }
+        Err(MarkError::Malformed(alias.to_owned()))
+    }
+
+    /// The folders of all adapters.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &Path> {
+        self.aliases.values().filter_map(Target::adapter)
+    }
+
+    /// Whether anything is noted of a model.
+    pub(crate) fn mentions(&self, model: &str) -> bool {
+        self.is_pinned(model) || self.aliases.values().any(|target| target.model() == model)
+    }
+
     /// An alias that there is already stands for the other model from now on.
     pub(crate) fn set_alias(&mut self, alias: &str, model: &str, adapter: Option<&Path>) -> Result<(), MarkError> {
-        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
-        if !(1..=LONGEST_ALIAS).contains(&alias.len()) || !alias.chars().all(is_plain) {
-            return Err(MarkError::Malformed(alias.to_owned()));
-        }
+        Self::check_alias(alias)?;
         let model = model.to_owned();
         let target = match adapter {
             Some(adapter) => Target::Adapted { model, adapter: adapter.to_owned() },

@@ -171,10 +171,15 @@ fn bytes(files: &[File; 2], folder: &Path) -> Result<AdapterBytes, AdapterFilesE
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     };
-    let read = |file: &File, limit| {
-        read(file, limit).map_err(|source| AdapterFilesError::Read { file: folder.to_owned(), source })
+    let [config, tensors] = files;
+    let failed = |name: &'static str| {
+        let file = folder.join(name);
+        |source| AdapterFilesError::Read { file, source }
     };
-    Ok(AdapterBytes { config: read(&files[0], MAX_CONFIG_BYTES)?, tensors: read(&files[1], MAX_TENSOR_BYTES)? })
+    Ok(AdapterBytes {
+        config: read(config, MAX_CONFIG_BYTES).map_err(failed(CONFIG_FILE))?,
+        tensors: read(tensors, MAX_TENSOR_BYTES).map_err(failed("the file with its matrices"))?,
+    })
 }
 
 #[cfg(test)]

@@ -36,7 +36,6 @@ use tokio::sync::{mpsc, watch};
 use crate::catalogue::Catalogue;
 use crate::fetching::Fetching;
 use crate::stage::Stage;
-pub use adapting::NotAdapted;
 use budget::Grant;
 pub use eviction::Held;
 use guests::Eviction;

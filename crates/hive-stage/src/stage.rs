@@ -61,7 +61,7 @@ const FRAME_BYTES: usize = 32 << 20;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An adapter is loaded between two batches, which on a slow machine take a minute.
-const ADAPT_TIMEOUT: Duration = Duration::from_mins(5);
+pub(crate) const ADAPT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How long a check waits for the worker. A worker in the middle of a large batch does not answer in time; then the
 /// reply has the rows still to compute.

@@ -21,6 +21,7 @@ pub const TENSOR_FILES: [&str; 2] = ["adapters.safetensors", "adapter_model.safe
 
 /// Limit on the number of tensors; a large model with adapters everywhere has a few thousand.
 const MAX_TENSORS: usize = 1 << 16;
+
 /// An adapter that is opened: which modules it changes, and the bytes of its matrices.
 pub struct Adapter<'a> {
     tensors: SafeTensors<'a>,

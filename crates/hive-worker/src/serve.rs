@@ -292,6 +292,7 @@ impl WorkerLoop {
         );
         loaded.map_err(|error| match error {
             AdapterRefused::Adapter(why) => AdaptFailure::Unfit(why.to_string()),
+            why @ AdapterRefused::TooLarge(_) => AdaptFailure::Unfit(why.to_string()),
             why @ AdapterRefused::Full => AdaptFailure::Full(why.to_string()),
             AdapterRefused::Compute(why) => AdaptFailure::Failed(why.to_string()),
         })

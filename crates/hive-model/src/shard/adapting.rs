@@ -65,12 +65,13 @@ impl Shard {
 
     /// Computes slots that have been checked, those of each adapter together.
     pub(super) fn forward_by_adapter(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
+        let of = |slot: &&Slot| self.adapter_of_slot(slot);
+        if batch.windows(2).all(|pair| of(&pair[0]) == of(&pair[1])) {
+            return self.forward_sound(batch);
+        }
         let mut groups: BTreeMap<Option<AdapterId>, Vec<usize>> = BTreeMap::new();
         for (index, slot) in batch.iter().enumerate() {
             groups.entry(self.adapter_of_slot(slot)).or_default().push(index);
-        }
-        if groups.len() == 1 {
-            return self.forward_sound(batch);
         }
         let mut results: Vec<(usize, Result<Output, ForwardError>)> = Vec::with_capacity(batch.len());
         for indices in groups.into_values() {

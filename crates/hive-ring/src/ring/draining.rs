@@ -35,13 +35,16 @@ impl Ring {
             tracing::info!("{after} recomputes what {before} had: {why}");
             return;
         }
-        self.give_adapters(index, &to.placement.addr).await;
+        let drained = async {
+            self.give_adapters(index, &to.placement.addr).await;
+            host.ask(&from.placement.addr, Request::Drain(id, order), |_| ()).await
+        };
         let left = async {
             let mut changes = host.membership().peers().changes();
             while !has_left(host, from) && changes.changed().await.is_ok() {}
         };
         tokio::select! {
-            answer = host.ask(&from.placement.addr, Request::Drain(id, order), |_| ()) => match answer {
+            answer = drained => match answer {
                 Ok(_) => tracing::info!("{before} has carried its sessions to {after}"),
                 Err(why) => tracing::info!("{after} recomputes what {before} had: {why}"),
             },

@@ -11,7 +11,7 @@ use hive_net::{Frame, Kind, PeerAddr, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
-use hive_stage::{AdapterFiles, Fault, NotAdapted, Pieces, failure_of};
+use hive_stage::{AdaptFailure, AdapterFiles, Fault, Pieces, failure_of};
 
 use super::attempts::Attempts;
 use super::failover::FaultOrigin;
@@ -23,12 +23,16 @@ pub(super) const SESSION_QUEUE: usize = 64;
 /// connecting takes a few attempts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a session waits until a machine has room for its adapter, and between two attempts.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
+
 /// Why a session is not open on all stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotOpen {
     /// A machine computes as many answers as its owner allows at a time. It opens another session when one has ended.
     Full(String),
-    /// The adapter's files are others than they were, or cannot be read.
+    /// The adapter can no longer be used: its files have changed, or there is no room for it.
     Unfit(String),
     /// A machine refuses it or cannot be reached.
     Failed(String),
@@ -64,9 +68,22 @@ impl Ring {
     }
 
     /// Has a stage load an adapter, unless it has it.
-    pub(crate) async fn give_adapter(&self, index: usize, adapter: &AdapterFiles) -> Result<(), NotAdapted> {
+    pub(crate) async fn give_adapter(&self, index: usize, adapter: &AdapterFiles) -> Result<(), AdaptFailure> {
         let Some(stage) = self.stages().into_iter().nth(index) else { return Ok(()) };
         self.inner.host.give_adapter(&stage.placement.addr, self.inner.stage_id(index), adapter).await
+    }
+
+    /// The same, but waits for room for a while.
+    async fn give_adapter_in_time(&self, index: usize, adapter: &AdapterFiles) -> Result<(), NotOpen> {
+        let until = Instant::now() + ROOM_TIMEOUT;
+        loop {
+            match self.give_adapter(index, adapter).await {
+                Ok(()) => return Ok(()),
+                Err(AdaptFailure::Full(_)) if Instant::now() < until => tokio::time::sleep(ROOM_PAUSE).await,
+                Err(AdaptFailure::Unfit(why) | AdaptFailure::Full(why)) => return Err(NotOpen::Unfit(why)),
+                Err(AdaptFailure::Failed(why)) => return Err(NotOpen::Failed(why)),
+            }
+        }
     }
 
     /// Has a machine that takes a stage over load the adapters of all sessions, which may come with their caches.
@@ -86,20 +103,16 @@ impl Ring {
     /// next.
     pub(crate) async fn open(&self, spec: &SessionSpec, adapter: Option<&AdapterFiles>) -> Result<Vec<u32>, NotOpen> {
         let stages = self.stages();
+        if let Some(adapter) = adapter {
+            let given = (0..stages.len()).map(|index| self.give_adapter_in_time(index, adapter));
+            futures_util::future::try_join_all(given).await?;
+        }
         let mut positions = Vec::with_capacity(stages.len());
         for (index, stage) in stages.iter().enumerate() {
             let mut spec = spec.clone();
             if index + 1 != stages.len() {
                 // Only the last stage samples; the others do not need the earlier tokens.
                 spec.options = SessionOptions { adapter: spec.options.adapter, ..SessionOptions::default() };
-            }
-            if let Some(adapter) = adapter {
-                let name = &stage.placement.name;
-                self.give_adapter(index, adapter).await.map_err(|why| match why {
-                    NotAdapted::Unfit(why) => NotOpen::Unfit(why),
-                    NotAdapted::Full(why) => NotOpen::Full(format!("{name}: {why}")),
-                    NotAdapted::Failed(why) => NotOpen::Failed(format!("{name}: {why}")),
-                })?;
             }
             let request = Request::Open(self.inner.stage_id(index), spec);
             let opened = self.inner.host.ask_any(&stage.placement.addr, request, |_| ());

@@ -52,7 +52,8 @@ impl Serving {
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
         let adapter = self.adapter_of(wanted.model.as_deref());
         let adapter = adapter.map_err(|error| GenerateError::Adapter(error.to_string()))?;
-        let request = &Request { adapter: adapter.or_else(|| request.adapter.clone()), ..request.clone() };
+        let adapted = adapter.map(|adapter| Request { adapter: Some(adapter), ..request.clone() });
+        let request = adapted.as_ref().unwrap_or(request);
         let wanted = self.usual(wanted);
         let ring = self.model_with_retries(&wanted).await?;
         let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;

@@ -45,18 +45,25 @@ impl Serving {
     /// Gives a model on this machine another name, for requests; answers under that name use the adapter in this
     /// folder, or by this name in the cache.
     pub async fn set_alias(&self, alias: &str, model: &str, adapter: Option<&str>) -> Result<(), MarkError> {
+        Marks::check_alias(alias)?;
+        if alias == models::starter_name() {
+            return Err(MarkError::Taken(alias.to_owned()));
+        }
         // An alias of an alias has its adapter, too.
         let inherited = self.marks().adapter_of(model).map(Path::to_owned);
         let adapter = adapter.map(|name| aside(|| folder_of(name))).transpose()?.or(inherited);
         let model = self.name_of(model);
         let opened = self.host().catalogue().open_model(Some(&model)).await?;
         if let Some(folder) = &adapter {
-            self.open_adapter(folder)?.check(&opened).await?;
+            let checked = self.open_adapter(folder)?.check(&opened).await;
+            if checked.is_err() {
+                self.close_adapters();
+            }
+            checked?;
         }
-        if alias == models::starter_name() {
-            return Err(MarkError::Taken(alias.to_owned()));
-        }
-        self.mark(|marks| marks.set_alias(alias, &model, adapter.as_deref()))
+        let kept = self.mark(|marks| marks.set_alias(alias, &model, adapter.as_deref()));
+        self.close_adapters();
+        kept
     }
 
     /// The listed name of a model that is on this machine and can answer.
@@ -91,7 +98,16 @@ impl Serving {
 
     /// Removes an alias; its model stays.
     pub fn remove_alias(&self, alias: &str) -> Result<(), MarkError> {
-        self.mark(|marks| if marks.remove_alias(alias) { Ok(()) } else { Err(MarkError::NoAlias(alias.to_owned())) })
+        let kept = self
+            .mark(|marks| if marks.remove_alias(alias) { Ok(()) } else { Err(MarkError::NoAlias(alias.to_owned())) });
+        self.close_adapters();
+        kept
+    }
+
+    /// Closes the files of adapters that no alias stands for.
+    fn close_adapters(&self) {
+        let marks = self.marks().clone();
+        self.adapters().retain(|folder, _| marks.adapters().any(|named| named == folder));
     }
 
     /// The aliases, in alphabetical order.
@@ -122,7 +138,7 @@ impl Serving {
 
     /// Forgets what was noted about a model that is removed.
     pub(crate) fn forget(&self, model: &str) {
-        if !self.is_pinned(model) && [false, true].iter().all(|adapted| self.aliases_of(model, *adapted).is_empty()) {
+        if !self.marks().mentions(model) {
             return;
         }
         let forgotten = self.mark(|marks| {

@@ -19,7 +19,7 @@ const NOT_LOADED: &str = "it could not load these layers; the log there says why
 
 impl StageHost {
     /// The stage that `asker` commands.
-    pub(super) fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
+    fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
         self.with_claims(asker, Order::Command, id, |hosted| hosted.stage.clone())
     }
 
@@ -32,7 +32,7 @@ impl StageHost {
     }
 
     /// Applies `act` to a stage, if `asker` may give it this order.
-    fn with_claims<T>(
+    pub(super) fn with_claims<T>(
         &self,
         asker: PeerId,
         order: Order,

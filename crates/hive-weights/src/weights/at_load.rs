@@ -1,4 +1,4 @@
-//! Quantization of plain numbers as they are read: a model in 16 bits then takes the memory of one in few.
+//! Quantization of plain numbers as they are read, so that a model in 16 bits takes less memory.
 //!
 //! Matrices that are stored as numbers, in FP8 or in GGUF's plain types look like affine-quantized ones to whoever loads
 //! them. Their numbers are those of MLX's `quantize`, to the bit.
@@ -110,6 +110,10 @@ fn quantized(FloatTensor { float, shape, bytes }: &FloatTensor, bits: usize, gro
 
 /// The scale and the bias of a group, such that the value furthest from zero is met.
 fn scale_and_bias(values: &[f32], bits: usize) -> [f32; 2] {
+    // Codes have no such numbers, so that what is computed with them would be finite, and wrong.
+    if !values.iter().all(|value| value.is_finite()) {
+        return [f32::NAN; 2];
+    }
     let most = ((1u32 << bits) - 1) as f32;
     let (low, high) =
         values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (value.min(low), value.max(high)));
@@ -165,6 +169,17 @@ mod tests {
             assert!(AtLoad::new(bits).is_none() && serde_json::from_str::<AtLoad>(&bits.to_string()).is_err());
         }
         assert_eq!(serde_json::from_str::<AtLoad>("6").unwrap(), AtLoad::new(6).unwrap());
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_not_made_one() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = [1.0; 64];
+            values[9] = bad;
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let matrix = quantized(&FloatTensor { float: Float::F32, shape: vec![1, 64], bytes }, 4, 64);
+            assert!(matrix.row(0).iter().all(|value| value.is_nan()));
+        }
     }
 
     #[test]

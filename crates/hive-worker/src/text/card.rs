@@ -50,8 +50,10 @@ impl ModelCard {
         let mut at_load = Vec::new();
         for choice in AtLoad::all().filter(|_| files.has_plain_matrices()) {
             // Only headers are read.
-            let Ok(files) = ModelFiles::open_for(files.path(), Some(choice)) else { break };
-            at_load.push((choice, footprints(&files)?));
+            match ModelFiles::open_for(files.path(), Some(choice)) {
+                Ok(files) => at_load.push((choice, footprints(&files)?)),
+                Err(error) => tracing::warn!("the model cannot be quantized as it is loaded: {error}"),
+            }
         }
         let [packed, mlx] = stored;
         Ok(Self {
