@@ -99,6 +99,7 @@ export const onDisk = (name: string, more: Partial<ModelOnDisk> = {}): ModelOnDi
   aliases: [],
   adapted: [],
   removable: true,
+  in_place: false,
   also_on: [],
   lacking: [],
   unusable: null,

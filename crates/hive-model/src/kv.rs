@@ -1,8 +1,11 @@
 //! What one session keeps in one layer: its keys and values, or a recurrent state (`recurrent.rs`).
 //!
-//! Keys and values grow in blocks, and a session goes back to any position. There are two layouts of them: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values
-//! each, and that of the fast kernels. In both, the buffers may hold more than the session has; only rows before the
-//! shard's position count.
+//! Keys and values grow in blocks, and a session goes back to any position. There are two layouts of them: MLX's own for
+//! the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values each, and that of the fast kernels. In
+//! both, the buffers may hold more than the session has; only rows before the shard's position count. Sessions that
+//! decode together on the plain kernels have theirs in buffers that they share (`shared.rs`).
+
+pub(crate) mod shared;
 
 use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
@@ -39,6 +42,8 @@ pub(crate) enum LayerCache {
     Plain(PlainCache),
     Fast(KvBuffers),
     Recurrent(RecurrentCache),
+    /// In the session's row of the buffers that it shares with others.
+    Shared,
     Nothing,
 }
 
@@ -81,14 +86,14 @@ impl LayerCache {
             Self::Plain(cache) => cache.keys.nbytes() + cache.values.nbytes(),
             Self::Fast(buffers) => buffers.bytes(),
             Self::Recurrent(states) => states.bytes(),
-            Self::Nothing => 0,
+            Self::Shared | Self::Nothing => 0,
         }
     }
 
     /// The last position up to this one that the session can go back to.
     pub(crate) fn reachable(&self, position: usize) -> usize {
         match self {
-            Self::Plain(_) | Self::Fast(_) | Self::Nothing => position,
+            Self::Plain(_) | Self::Fast(_) | Self::Shared | Self::Nothing => position,
             Self::Recurrent(states) => states.reachable(position),
         }
     }
@@ -100,6 +105,7 @@ impl LayerCache {
             Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
             Self::Fast(buffers) => (buffers.arrays(), buffers.arrays()[1].dim(0), buffers.capacity()),
             Self::Recurrent(states) => return states.export(positions),
+            Self::Shared => return Err(ComputeError::Mlx("a cache in buffers that others share".to_owned())),
             Self::Nothing => return Ok(Vec::new()),
         };
         let mut bytes = Vec::new();
@@ -178,7 +184,7 @@ impl LayerCache {
         match self {
             Self::Plain(cache) => vec![&cache.keys, &cache.values],
             // The fast attention writes when its output is evaluated.
-            Self::Fast(_) | Self::Nothing => Vec::new(),
+            Self::Fast(_) | Self::Shared | Self::Nothing => Vec::new(),
             Self::Recurrent(states) => states.pending(),
         }
     }

@@ -6,6 +6,7 @@
 mod adapting;
 mod carried;
 mod planned;
+mod seats;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ use crate::stage::Stage;
 pub use crate::error::LoadError;
 pub use carried::CarriedSession;
 pub use step::Step;
+
+use seats::Seats;
 
 /// Identifies a session on all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -212,6 +215,8 @@ pub struct Shard {
     max_context: usize,
     adapters: Adapters,
     sessions: BTreeMap<SessionId, Session>,
+    /// Those of them that share buffers.
+    seats: Seats,
 }
 
 impl Shard {
@@ -244,6 +249,7 @@ impl Shard {
             max_context: config.max_context,
             adapters: adapters_of(files, options.layers.clone(), arithmetic),
             sessions: BTreeMap::new(),
+            seats: Seats::default(),
         })
     }
 
@@ -270,6 +276,7 @@ impl Shard {
     /// Opens a session at position 0, replacing any session with this id.
     pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
         self.check_adapter(&options)?;
+        self.unseat(|member| member == session)?;
         let caches = self.stage.caches()?;
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
         self.sessions.insert(session, Session::new(options, 0, answer, caches));
@@ -287,6 +294,7 @@ impl Shard {
         options: SessionOptions,
     ) -> Result<usize, ForwardError> {
         self.check_adapter(&options)?;
+        self.unseat(|member| member == from || member == session)?;
         let state = self.sessions.remove(&from).ok_or(ForwardError::UnknownSession(from))?;
         if position > state.position {
             return Err(ForwardError::Position { session: from, at: state.position, given: position });
@@ -300,6 +308,8 @@ impl Shard {
     /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
+        // If it fails, those that shared buffers with the session are back at the beginning, where their next batch says so.
+        let _ = self.unseat(|member| member == session);
     }
 
     /// The position of an open session.
@@ -323,7 +333,8 @@ impl Shard {
 
     /// Bytes of KV cache held by all sessions.
     pub fn kv_bytes(&self) -> usize {
-        self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
+        let own: usize = self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum();
+        own + self.seats.bytes()
     }
 
     /// Computes a batch with at most one slot per session. Returns one result per slot, in order.
@@ -360,6 +371,7 @@ impl Shard {
     /// Moves sessions back to the beginning: a computation that failed leaves nothing in their caches that counts.
     fn forget(&mut self, sessions: impl Iterator<Item = SessionId>) {
         for id in sessions {
+            self.seats.forget(id);
             if let Some(session) = self.sessions.get_mut(&id)
                 && let Ok(caches) = self.stage.caches()
             {
@@ -374,13 +386,21 @@ impl Shard {
             return Ok(Vec::new());
         }
         let x = self.input(batch)?;
+        let tokens = |slot: &&Slot| (slot.session, slot.position, slot.input.rows());
+        self.seat(&batch.iter().map(tokens).collect::<Vec<_>>())?;
+        let mut seats = std::mem::take(&mut self.seats);
         // The sessions are taken out while their caches are written. Cache entries past a session's position do not
         // count, so a failure leaves the sessions as they were.
         let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
-        let results = self.compute(x, batch, &mut taken).and_then(|result| self.outputs(batch, &result, &mut taken));
+        let results = self.compute(x, batch, &mut taken, &mut seats);
+        let results = results.and_then(|result| self.outputs(batch, &result, &mut taken));
         for (slot, session) in batch.iter().zip(taken) {
             self.sessions.insert(slot.session, session);
         }
+        self.seats = seats;
+        let each = results.iter().flatten().zip(batch);
+        let failed: Vec<_> = each.filter(|(result, _)| result.is_err()).map(|(_, slot)| slot.session).collect();
+        self.unseat(|member| failed.contains(&member))?;
         results
     }
 
@@ -446,7 +466,13 @@ impl Shard {
         Ok(if parts.len() == 1 { parts.remove(0) } else { ops::concatenate(&parts, 0)? })
     }
 
-    fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Computed, ComputeError> {
+    fn compute(
+        &self,
+        x: Array,
+        batch: &[&Slot],
+        sessions: &mut [Session],
+        seats: &mut Seats,
+    ) -> Result<Computed, ComputeError> {
         let adapter = self.adapter_of(sessions)?;
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
@@ -455,7 +481,8 @@ impl Shard {
             start = rows.end;
             spans.push(Span { rows, offset: slot.position, caches: &mut session.caches });
         }
-        let hidden = self.stage.forward(x, &mut spans, adapter)?;
+        let rows: Vec<_> = batch.iter().map(|slot| (slot.session, slot.position)).collect();
+        let hidden = self.stage.forward(x, &mut spans, seats.together(&rows), adapter)?;
         let sampled: Vec<usize> =
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
         let result = if self.stage.samples() && !sampled.is_empty() {
@@ -483,7 +510,7 @@ impl Shard {
             Computed::Tokens(tokens) => Some(tokens.arrays()[1]),
         };
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::eval(array.into_iter().chain(pending))?;
+        mlx_rs::transforms::eval(array.into_iter().chain(pending).chain(seats.pending(&rows)))?;
         Ok(result)
     }
 
@@ -587,7 +614,7 @@ impl Shard {
     pub fn logits_of(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
         let mut caches = self.stage.caches()?;
         let span = Span { rows: 0..tokens.len(), offset: 0, caches: &mut caches };
-        let hidden = self.stage.forward(self.stage.embed(tokens)?, &mut [span], None)?;
+        let hidden = self.stage.forward(self.stage.embed(tokens)?, &mut [span], None, None)?;
         let logits = self.stage.logits(&hidden, &[tokens.len() - 1])?;
         logits.eval().map_err(ComputeError::from)?;
         Ok(logits.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec())

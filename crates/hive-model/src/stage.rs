@@ -18,7 +18,7 @@ use crate::error::{ComputeError, LoadError};
 use crate::footprint::Footprint;
 use crate::kv::{KvLayout, LayerCache};
 use crate::linear::{Arithmetic, Linear};
-use crate::span::{Batch, Span};
+use crate::span::{Batch, Span, Together};
 
 struct Head {
     norm: Norm,
@@ -218,11 +218,12 @@ impl Stage {
     }
 
     /// `[tokens, hidden] -> [tokens, hidden]`, with the layers' own inputs behind them; extends the caches.
-    /// `adapter` is what is added to each layer, for all sessions.
-    pub(crate) fn forward(
+    /// `together` are the sessions that share buffers, and `adapter` is what is added to each layer, for all sessions.
+    pub(crate) fn forward<'c>(
         &self,
         mut x: Array,
-        spans: &mut [Span],
+        spans: &mut [Span<'c>],
+        mut together: Option<Together<'c>>,
         adapter: Option<&[LayerAdapter]>,
     ) -> Result<Array, ComputeError> {
         let inputs = (x.dim(1) as usize > self.hidden).then(|| x.index((.., self.hidden as i32..)));
@@ -249,7 +250,8 @@ impl Stage {
             };
             used += width;
             let adapter = adapter.and_then(|layers| layers.get(index)).filter(|adapter| !adapter.is_empty());
-            let mut batch = Batch { spans: &mut *spans, offsets: offsets.as_ref(), adapter };
+            let (offsets, together) = (offsets.as_ref(), together.as_mut());
+            let mut batch = Batch { spans: &mut *spans, offsets, together, adapter };
             x = layer.forward(&x, own.as_ref(), *cache, &mut batch, &mut ahead)?;
             ahead.built_layer(index, &x)?;
         }

@@ -1,5 +1,5 @@
-//! Sessions that decode together on MLX's kernels are rotated together, and their answers are those that each
-//! gets alone.
+//! Sessions that decode together on MLX's kernels share buffers and go through attention together, and their answers are
+//! those that each gets alone.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,6 +13,9 @@ use common::{HIDDEN, LAYERS, VOCABULARY, write_tiny_model};
 use hive_model::shard::{ForwardError, Input};
 use hive_model::{Compute, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use hive_weights::ModelFiles;
+
+/// Bytes of 256 positions of one session: a head of 16 numbers for keys and one for values, in each layer.
+const BLOCK_BYTES: usize = 256 * 2 * 16 * 4 * LAYERS;
 
 /// A made-up model with a context of 4,096 tokens; `change` may modify its numbers.
 fn model(change: impl FnMut(&str, &mut [f32])) -> (tempfile::TempDir, ModelFiles) {
@@ -98,6 +101,12 @@ impl Pair {
         self.alone.rollback(SessionId(session), position).unwrap();
         self.positions.insert(session, position);
     }
+
+    /// The blocks of 256 positions that the caches hold.
+    fn blocks(&self) -> usize {
+        assert!(self.together.kv_bytes().is_multiple_of(BLOCK_BYTES));
+        self.together.kv_bytes() / BLOCK_BYTES
+    }
 }
 
 fn compare(output: &Output, expected: &Output) {
@@ -149,6 +158,94 @@ fn sessions_of_any_lengths_decode_together_as_each_does_alone() {
     }
     pair.close(4);
     pair.decode(&[1, 2, 3, 5, 6]);
+}
+
+#[test]
+fn sessions_share_a_buffer_once_they_decode_together_twice_and_leave_nothing_behind() {
+    let (_folder, files) = model(|_, _| ());
+    let mut pair = Pair::load(&files, 0..LAYERS);
+    pair.open(&[(1, 20), (2, 300), (3, 290), (4, 2)]);
+    assert_eq!(pair.blocks(), 1 + 2 + 2 + 1);
+    pair.decode(&[1, 2, 3]);
+    assert_eq!(pair.blocks(), 1 + 2 + 2 + 1, "they may not come again");
+    pair.decode(&[1, 2, 3]);
+    // Padded to the longest; the fourth keeps its own.
+    assert_eq!(pair.blocks(), 3 * 2 + 1);
+    pair.decode(&[3, 1, 2]);
+    assert_eq!(pair.blocks(), 3 * 2 + 1, "in any order");
+    pair.decode(&[2, 3, 1, 4]);
+    assert_eq!(pair.blocks(), 3 * 2 + 1, "somebody beside them changes nothing");
+    pair.decode(&[2, 3, 1, 4]);
+    // Two of four blocks more: the shorter two would be padding for more than a third.
+    assert_eq!(pair.blocks(), 4 * 2);
+    pair.step(&[(2, 9)]);
+    assert_eq!(pair.blocks(), 3 * 2 + 2, "a part of a prompt is computed in a buffer of its own");
+    for _ in 0..2 {
+        pair.decode(&[2, 3, 1, 4]);
+    }
+    pair.close(2);
+    assert_eq!(pair.blocks(), 3 * 2);
+    pair.close(3);
+    assert_eq!(pair.blocks(), 2 * 2);
+    pair.close(4);
+    assert_eq!(pair.blocks(), 1, "the last one has a buffer of its own again");
+    pair.decode(&[1]);
+    pair.close(1);
+    assert_eq!(pair.blocks(), 0);
+}
+
+#[test]
+fn a_session_much_longer_than_the_others_keeps_its_own_buffer() {
+    let (_folder, files) = model(|_, _| ());
+    let mut pair = Pair::load(&files, 0..LAYERS);
+    pair.open(&[(1, 3), (2, 1500), (3, 9), (4, 7), (5, 1400), (6, 12)]);
+    for _ in 0..4 {
+        pair.decode(&[1, 2, 3, 4, 5, 6]);
+        assert_eq!(pair.blocks(), 4 + 2 * 6);
+    }
+    // The shorter ones share: their rows are in order, and two others beside them.
+    pair.decode(&[2, 6, 5, 4, 3, 1]);
+}
+
+#[test]
+fn answers_that_run_ahead_are_those_of_sessions_alone() {
+    let (_folder, files) = model(|_, _| ());
+    let options = ShardOptions { layers: 0..LAYERS, compute: Compute::Plain };
+    let mut shard = Shard::load(&files, &options, |_| ()).unwrap();
+    let prompts: BTreeMap<u128, usize> = [(1, 3), (2, 253), (3, 40), (4, 700)].into();
+    let start = |shard: &mut Shard, session: u128| {
+        let id = SessionId(session);
+        shard.open(id, SessionOptions::default()).unwrap();
+        let length = prompts[&session];
+        let prompt = (0..length).map(|at| (session as u32 * 5 + at as u32 * 11) % 47).collect();
+        let slot = Slot { session: id, position: 0, input: Input::Tokens(prompt), sample: true };
+        let Output::Token(first) = shard.forward(&[slot]).remove(0).unwrap() else { panic!("no token") };
+        Slot { session: id, position: length, input: Input::Tokens(vec![first.token]), sample: true }
+    };
+    let run = |shard: &mut Shard, slots: &[Slot]| {
+        let mut answers: BTreeMap<u128, Vec<u32>> = BTreeMap::new();
+        let mut step = shard.start(slots).unwrap();
+        for _ in 0..30 {
+            let next = shard.start_after(&step).unwrap().unwrap();
+            for (session, _, output) in shard.finish(&step, |_| true) {
+                let Output::Token(sampled) = output.unwrap() else { panic!("no token") };
+                answers.entry(session.0).or_default().push(sampled.token);
+            }
+            step = next;
+        }
+        answers
+    };
+    let alone: BTreeMap<u128, Vec<u32>> = (1..=4)
+        .flat_map(|session| {
+            let slot = start(&mut shard, session);
+            run(&mut shard, &[slot])
+        })
+        .collect();
+    let slots: Vec<Slot> = (1..=4).map(|session| start(&mut shard, session)).collect();
+    let own = shard.kv_bytes();
+    assert_eq!(run(&mut shard, &slots), alone);
+    // The first three share, with two blocks each since the second has grown; the fourth has three.
+    assert_eq!((own / BLOCK_BYTES, shard.kv_bytes() / BLOCK_BYTES), (6, 3 * 2 + 3));
 }
 
 #[test]

@@ -96,7 +96,8 @@ impl Serving {
             pinned: self.is_pinned(&shown),
             aliases: self.aliases_of(&shown, false),
             adapted: self.aliases_of(&shown, true),
-            removable: whole_bytes.is_some() || name.as_ref().is_some_and(|name| name != models::starter_name()),
+            removable: name.as_ref().is_none_or(|name| name != models::starter_name()),
+            in_place: name.is_none() && whole_bytes.is_none(),
             name: shown,
             also_on,
             lacking,
@@ -121,7 +122,8 @@ impl Serving {
         }
     }
 
-    /// Unloads a downloaded model, then removes it from this machine's disk.
+    /// Unloads a model, then removes a downloaded one from this machine's disk, and one that was opened by its path from
+    /// the list.
     pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
         let name = &*self.name_of(name);
         if name == models::starter_name() {
@@ -130,7 +132,12 @@ impl Serving {
         let path = aside(|| models::path(name))?;
         let parts = aside(|| models::parts_at(&path));
         let files = aside(|| models::files_of(&path)).or_else(|| parts.as_ref().map(|_| Vec::new()));
-        let files = files.ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
+        let is_listed_only = files.is_none() && self.host().catalogue().has_opened(&path);
+        let files = match files {
+            Some(files) => files,
+            None if is_listed_only => Vec::new(),
+            None => return Err(LetGoError::Foreign(name.to_owned())),
+        };
         match self.unload_model(name).await {
             Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
             Err(error) => return Err(error),
@@ -142,6 +149,9 @@ impl Serving {
         let removed = tokio::task::spawn_blocking(removing).await;
         let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })?;
+        if is_listed_only {
+            self.host().catalogue().take_off(&path);
+        }
         self.forget(name);
         Ok(())
     }

@@ -263,6 +263,20 @@ impl Catalogue {
         self.news.notify_one();
     }
 
+    /// Whether a path is listed because someone here opened it.
+    pub fn has_opened(&self, path: &Path) -> bool {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        lock(&self.by_path).contains(&path)
+    }
+
+    /// Takes a path that someone here opened off the list; its files stay.
+    pub fn take_off(&self, path: &Path) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        lock(&self.by_path).retain(|opened| *opened != path);
+        lock(&self.latest).retain(|_, opened| *opened != path);
+        self.news.notify_one();
+    }
+
     /// The path of the model with this digest, if it is on this disk; preferably of a whole one.
     pub(crate) fn path_of(&self, digest: &str) -> Option<PathBuf> {
         let (parts, whole): (Vec<_>, Vec<_>) =
@@ -490,6 +504,26 @@ mod tests {
         assert!(newer.places().iter().any(|place| place.path == file), "it is looked at again");
         std::fs::write(folder.path().join(FILE), "[").unwrap();
         assert_eq!(Catalogue::kept(&data).path_of("11"), None);
+    }
+
+    #[test]
+    fn a_path_that_was_opened_is_listed_until_it_is_taken_off_and_its_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let catalogue = Catalogue::default();
+        let is_listed = |catalogue: &Catalogue| catalogue.places().iter().any(|place| place.path == file);
+        assert!(!catalogue.has_opened(&file) && !is_listed(&catalogue));
+        catalogue.opened_by_path(&file);
+        catalogue.opened(&file, "11");
+        assert!(catalogue.has_opened(&file) && is_listed(&catalogue));
+        data.write(FILE, &catalogue.to_keep().unwrap()).unwrap();
+        let again = Catalogue::kept(&data);
+        again.take_off(&file);
+        assert!(!again.has_opened(&file) && !is_listed(&again) && file.exists());
+        data.write(FILE, &again.to_keep().unwrap()).unwrap();
+        assert!(!Catalogue::kept(&data).has_opened(&file));
     }
 
     #[tokio::test]

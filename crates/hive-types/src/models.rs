@@ -66,6 +66,8 @@ pub struct ModelOnDisk {
     pub adapted: Vec<String>,
     /// Whether it can be removed; the starter model cannot.
     pub removable: bool,
+    /// Whether its files stay where they are when it is removed: it was opened by its path, and is only listed here.
+    pub in_place: bool,
     /// Other online machines that have it too.
     pub also_on: Vec<String>,
     /// Other online machines that lack it, or have a different model of that name: in words, with what to do about it.

@@ -222,7 +222,7 @@ pub(crate) enum Models {
         #[arg(long)]
         remove: bool,
     },
-    /// Remove a downloaded model from this machine's disk
+    /// Remove a downloaded model from this machine's disk, or a model elsewhere from the list
     Remove {
         /// Model name
         model: String,

@@ -610,6 +610,8 @@ export type ModelOnDisk = {
 	adapted?: string[],
 	/**  Whether it can be removed; the starter model cannot. */
 	removable?: boolean,
+	/**  Whether its files stay where they are when it is removed: it was opened by its path, and is only listed here. */
+	in_place?: boolean,
 	/**  Other online machines that have it too. */
 	also_on?: string[],
 	/**  Other online machines that lack it, or have a different model of that name: in words, with what to do about it. */

@@ -75,6 +75,7 @@ export const german: Words = {
   withAdapter: (names) => `Mit Adapter: ${names.join(", ")}`,
   removeModel: "Löschen\u00a0…",
   removeFromDisk: "Von dieser Festplatte löschen?",
+  takeOffList: "Aus der Liste entfernen? Die Dateien bleiben, wo sie sind.",
   cancel: "Abbrechen",
   layersLoaded: (layers, of) => `${layers} von ${of} Schichten`,
   fetched: (done, of) => `Wird geholt: ${gigabytes(done)} von ${gigabytes(of)}`,

@@ -97,6 +97,7 @@ export const english = {
   withAdapter: (names: string[]) => `With an adapter: ${names.join(", ")}`,
   removeModel: "Delete…",
   removeFromDisk: "Delete it from this disk?",
+  takeOffList: "Remove it from the list? Its files stay where they are.",
   cancel: "Cancel",
   layersLoaded: (layers: number, of: number) => `${layers} of ${of} layers`,
   fetched: (done: number, of: number) => `Fetching ${gigabytes(done)} of ${gigabytes(of)}`,

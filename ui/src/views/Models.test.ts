@@ -44,6 +44,16 @@ describe("models", () => {
     expect(backend.of("DELETE /models")).toEqual([{ model: "Qwen" }]);
   });
 
+  it("outside the cache are taken off the list, and their files stay", async () => {
+    backend.answers["GET /models"] = () => [onDisk("/home/ann/own.gguf", { in_place: true })];
+    render(Models, { shown });
+    await fireEvent.click(await screen.findByRole("button", { name: "Remove…" }));
+    expect(screen.getByText("Remove it from the list? Its files stay where they are.")).toBeTruthy();
+    expect(screen.queryByRole("button", { name: /Delete/ })).toBeNull();
+    await fireEvent.click(screen.getByRole("button", { name: "Remove" }));
+    expect(backend.of("DELETE /models")).toEqual([{ model: "/home/ann/own.gguf" }]);
+  });
+
   it("that are in memory say where, also one outside the cache", async () => {
     const model = { name: "Größer als 7 B", bytes: 7e9, stages: [{ machine: "Studio", layers: [0, 30] as [number, number] }] };
     backend.answers["GET /models"] = () => [onDisk("/home/ann/Größer als\n7 B.gguf", { loaded: true }), onDisk("/other/Größer als 7 B.gguf")];

@@ -178,6 +178,7 @@ fn models_are_written_as_ever() {
         aliases: vec!["fast".to_owned()],
         adapted: vec!["tuned".to_owned()],
         removable: true,
+        in_place: false,
         also_on: vec!["Mini".to_owned()],
         lacking: vec!["Attic does not have it".to_owned()],
         unusable: None,

@@ -10,9 +10,10 @@ use mlx_rs::{Array, ops};
 use super::norm::{Norm, vector};
 use crate::device::is_gpu;
 use crate::error::{ComputeError, LoadError};
+use crate::kv::shared::SharedStep;
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::Arithmetic;
-use crate::span::{Batch, Span};
+use crate::span::{Batch, Others, Span, Together};
 
 pub(super) struct Heads {
     pub(super) shape: AttentionShape,
@@ -125,10 +126,13 @@ impl Heads {
         &self,
         qkv: &Array,
         layer: usize,
-        Batch { spans, offsets, .. }: &mut Batch,
+        Batch { spans, offsets, together, .. }: &mut Batch,
     ) -> Result<Array, ComputeError> {
+        if let Some(together) = together {
+            return self.attend_together(qkv, layer, spans, together);
+        }
         if let Some(offsets) = offsets {
-            return self.attend_each(qkv, layer, spans, offsets);
+            return self.attend_each(qkv, layer, &mut spans.iter_mut().collect::<Vec<_>>(), offsets);
         }
         let mut outputs = Vec::with_capacity(spans.len());
         let alone = spans.len() == 1;
@@ -140,7 +144,7 @@ impl Heads {
                     hive_kernels::attention(&rows, buffers, &self.head_weights(), &self.shape, span.offset)?
                 }
                 LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
-                LayerCache::Recurrent(_) | LayerCache::Nothing => {
+                LayerCache::Recurrent(_) | LayerCache::Shared | LayerCache::Nothing => {
                     return Err(ComputeError::Mlx("a cache of another kind".to_owned()));
                 }
             });
@@ -289,16 +293,39 @@ impl Heads {
         Ok((keys, values, Some(before.logical_and(within)?)))
     }
 
-    /// The same for one token of every session, whose positions are also an array. All rows are rotated together; each
-    /// session then has attention of its own, since with a mask over all of them, CUDA's is several times slower.
-    fn attend_each(
+    /// The same for one token of every session, of which some share buffers: those together, and the others after them.
+    fn attend_together(
         &self,
         qkv: &Array,
         layer: usize,
         spans: &mut [Span],
-        offsets: &Array,
+        Together { step, members, picked, others, order }: &mut Together,
     ) -> Result<Array, ComputeError> {
-        let AttentionShape { heads, head_dim, scale, .. } = self.shape;
+        let rows = picked.as_ref().map(|rows| qkv.take_axis(rows, 0)).transpose()?;
+        let attended = self.attend_rows(rows.as_ref().unwrap_or(qkv), layer, step)?;
+        let attended = if let Some(Others { picked, offsets }) = others {
+            let alone = spans.iter_mut().enumerate().filter(|(span, _)| !members.contains(span));
+            let mut alone: Vec<_> = alone.map(|(_, span)| span).collect();
+            let alone = self.attend_each(&qkv.take_axis(&*picked, 0)?, layer, &mut alone, offsets)?;
+            ops::concatenate(&[attended, alone], 0)?
+        } else {
+            attended
+        };
+        Ok(match order {
+            Some(order) => attended.take_axis(&*order, 0)?,
+            None => attended,
+        })
+    }
+
+    /// Splits rows of one token of every session into queries, keys and values of heads, `[n, heads, 1, head_dim]`,
+    /// rotated to the positions `[n]` in `offsets`.
+    fn split_each(
+        &self,
+        qkv: &Array,
+        positions: impl Fn() -> Vec<f32>,
+        offsets: &Array,
+    ) -> Result<(Array, Option<[Array; 2]>), ComputeError> {
+        let AttentionShape { heads, head_dim, .. } = self.shape;
         let (n, dims) = (qkv.dim(0), head_dim as i32);
         let split = |from: usize, count: usize| -> Result<Array, ComputeError> {
             let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
@@ -310,12 +337,40 @@ impl Heads {
             })
         };
         let queries = rope(self.heads(split(0, heads)?, 0)?)?;
-        let positions = || spans.iter().map(|span| span.offset as f32).collect();
         let queries = self.grown(queries, positions, &[n, 1, 1, 1])?;
         let own = match self.own(split)? {
             Some([keys, values]) => Some([rope(keys)?, values]),
             None => None,
         };
+        Ok((queries, own))
+    }
+
+    /// Attention of sessions that share buffers, in the order of their rows.
+    fn attend_rows(&self, qkv: &Array, layer: usize, step: &mut SharedStep) -> Result<Array, ComputeError> {
+        let AttentionShape { heads, head_dim, scale, window, .. } = self.shape;
+        let positions = || step.positions().iter().map(|position| *position as f32).collect();
+        let (queries, own) = self.split_each(qkv, positions, step.offsets())?;
+        if let Some([keys, values]) = own {
+            step.write(layer, &keys, &values)?;
+        }
+        let ([keys, values], mask) = step.read(layer, window)?;
+        let (mask, sinks) = (mask.as_ref().map(Mask::Array), self.sinks.as_ref());
+        let attended = mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, sinks)?;
+        Ok(attended.reshape(&[qkv.dim(0), (heads * head_dim) as i32])?)
+    }
+
+    /// Attention of sessions with a token each and buffers of their own. All rows are rotated together.
+    fn attend_each(
+        &self,
+        qkv: &Array,
+        layer: usize,
+        spans: &mut [&mut Span],
+        offsets: &Array,
+    ) -> Result<Array, ComputeError> {
+        let AttentionShape { heads, head_dim, scale, .. } = self.shape;
+        let n = qkv.dim(0);
+        let positions = || spans.iter().map(|span| span.offset as f32).collect();
+        let (queries, own) = self.split_each(qkv, positions, offsets)?;
         let mut outputs = Vec::with_capacity(spans.len());
         for (row, span) in (0..n).zip(spans) {
             let LayerCache::Plain(cache) = &mut span.caches[layer] else {

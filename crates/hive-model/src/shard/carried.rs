@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ForwardError, Session, SessionId, SessionOptions, Shard};
 use crate::error::ComputeError;
-use crate::kv::KvLayout;
+use crate::kv::{KvLayout, LayerCache};
 
 /// The state of a session without its caches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,10 @@ impl Shard {
         let state = self.sessions.get(&session).ok_or(ForwardError::UnknownSession(session))?;
         let cache = state.caches.get(layer);
         let cache = cache.ok_or_else(|| ForwardError::Input(format!("there is no layer {layer} in this stage")))?;
-        Ok(cache.export(state.position)?)
+        match self.seats.copied(session, layer, state.position)? {
+            Some(own) if matches!(cache, LayerCache::Shared) => Ok(own.export(state.position)?),
+            _ => Ok(cache.export(state.position)?),
+        }
     }
 
     /// Opens a session from an exported state and the caches of all layers, in order.
@@ -53,6 +56,7 @@ impl Shard {
             return Err(ForwardError::Context { needed: position, limit: self.max_context });
         }
         let caches = self.stage.imported_caches(position, layers)?;
+        self.unseat(|member| member == session)?;
         self.sessions.insert(session, Session::new(options, position, answer, caches));
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use mlx_rs::Array;
 
+use super::seats::Seats;
 use super::{ForwardError, Input, Output, Session, SessionId, Shard, Slot};
 use crate::error::ComputeError;
 use crate::kv::LayerCache;
@@ -67,11 +68,18 @@ impl Shard {
 
     /// `before` is the step before, if its tokens are not read yet.
     fn step(&mut self, x: Array, rows: Vec<(SessionId, usize)>, before: Option<&Tokens>) -> Result<Step, ComputeError> {
+        let tokens: Vec<_> = rows.iter().map(|(session, position)| (*session, *position, 1)).collect();
+        if let Err(error) = self.seat(&tokens) {
+            self.forget(rows.iter().map(|(session, _)| *session));
+            return Err(error);
+        }
+        let mut seats = std::mem::take(&mut self.seats);
         let mut taken: Vec<Session> = rows.iter().filter_map(|(session, _)| self.sessions.remove(session)).collect();
-        let tokens = self.lay(x, &rows, &mut taken, before);
+        let tokens = self.lay(x, &rows, &mut taken, &mut seats, before);
         for ((session, _), state) in rows.iter().zip(taken) {
             self.sessions.insert(*session, state);
         }
+        self.seats = seats;
         if tokens.is_err() {
             self.forget(rows.iter().map(|(session, _)| *session));
         }
@@ -84,6 +92,7 @@ impl Shard {
         x: Array,
         rows: &[(SessionId, usize)],
         sessions: &mut [Session],
+        seats: &mut Seats,
         before: Option<&Tokens>,
     ) -> Result<Tokens, ComputeError> {
         sessions.iter_mut().for_each(Session::follow_answer);
@@ -96,13 +105,13 @@ impl Shard {
                 caches: &mut session.caches,
             })
             .collect();
-        let hidden = self.stage.forward(x, &mut spans, adapter)?;
+        let hidden = self.stage.forward(x, &mut spans, seats.together(rows), adapter)?;
         let logits = self.stage.logits(&hidden, &(0..rows.len()).collect::<Vec<_>>())?;
         let settings = rows.iter().zip(sessions.iter());
         let settings: Vec<_> = settings.map(|((_, at), session)| session.row(at + 1)).collect();
         let tokens = Tokens::sample(&logits, &settings, before)?;
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(pending))?;
+        mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(pending).chain(seats.pending(rows)))?;
         Ok(tokens)
     }
 
@@ -118,7 +127,7 @@ impl Shard {
             // One that has ended stays where it is. If its rows are lost, too, its next turn fails here and is replayed.
             self.forget(step.rows.iter().map(|(session, _)| *session).filter(|session| goes_on(*session)));
         }
-        let mut outputs = Vec::with_capacity(step.rows.len());
+        let (mut outputs, mut failed) = (Vec::with_capacity(step.rows.len()), Vec::new());
         for (row, &(id, position)) in step.rows.iter().enumerate() {
             let Some(session) = self.sessions.get_mut(&id).filter(|_| goes_on(id)) else { continue };
             let token = match &read {
@@ -138,10 +147,15 @@ impl Shard {
                         session.sampled(position + 1, token);
                         Ok(Output::Token(Sampled { token, logprob: None, top: Vec::new() }))
                     }
-                    None => Err(ForwardError::NotFinite(self.layers.clone())),
+                    None => {
+                        failed.push(id);
+                        Err(ForwardError::NotFinite(self.layers.clone()))
+                    }
                 },
             ));
         }
+        // If that fails, the members are back at the beginning, and their next batch says so.
+        let _ = self.unseat(|member| failed.contains(&member));
         outputs
     }
 }
