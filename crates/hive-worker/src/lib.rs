@@ -11,6 +11,7 @@
 pub mod mlx_library;
 pub mod text;
 
+mod piece_size;
 mod probe;
 mod process;
 mod protocol;

@@ -1,8 +1,8 @@
 //! Schedules a worker's batches: single tokens of every conversation first, then a piece of a prompt.
 //!
 //! A long prompt must not stall other conversations. While others are mid-answer, prompts are cut into pieces that take
-//! little longer than one token, and pieces and tokens alternate: a token waits for one piece at most, and is not
-//! delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in.
+//! little longer than one token (`piece_size.rs`), and pieces and tokens alternate: a token waits for one piece at most,
+//! and is not delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in.
 //!
 //! With [`Arithmetic::Exact`], results do not depend on the cuts: short chunks that wait are joined, and prompts of
 //! several sessions share a batch. Otherwise a row's numbers depend on the rows computed with it, so what is replayed
@@ -15,19 +15,14 @@ use std::time::{Duration, Instant};
 use hive_model::shard::Input;
 use hive_model::{Hidden, SessionId};
 
+use super::piece_size::PieceSize;
 use super::protocol::Work;
 use hive_protocol::Arithmetic;
 
 /// Rows per batch: enough to use the kernels well, few enough that nobody waits long for the next batch.
 const MAX_BATCH_ROWS: usize = 1024;
-/// Smallest piece of a prompt: below it, reading the weights costs more than computing with them.
-const MIN_PIECE_ROWS: usize = 4;
-/// Largest piece while others wait, however fast pieces are.
-const MAX_PIECE_ROWS: usize = 256;
 /// Rows to which chunks that wait are joined: as many as in a chunk of a prompt.
 const JOINED_ROWS: usize = 256;
-/// Time limit of a piece, in tokens. A token waits half of it on average.
-const PIECE_TOKENS: f64 = 1.5;
 /// A conversation with a token this recently is mid-answer, even if its next token is still at another stage.
 const IN_THE_MIDDLE: Duration = Duration::from_millis(250);
 
@@ -46,8 +41,7 @@ pub(super) struct Schedule {
     tokens_had_their_turn: bool,
     /// Seconds per batch of tokens: a running average that adapts within a few values.
     token_s: Option<f64>,
-    /// Rows that take as long as a piece may.
-    piece_rows: f64,
+    piece_size: PieceSize,
 }
 
 impl Default for Schedule {
@@ -59,14 +53,16 @@ impl Default for Schedule {
             latest_tokens: BTreeMap::new(),
             tokens_had_their_turn: false,
             token_s: None,
-            piece_rows: MIN_PIECE_ROWS as f64,
+            piece_size: PieceSize::any(),
         }
     }
 }
 
 impl Schedule {
     pub(super) fn of(arithmetic: Arithmetic) -> Self {
-        Self { exact: arithmetic == Arithmetic::Exact, ..Self::default() }
+        let exact = arithmetic == Arithmetic::Exact;
+        let piece_size = if arithmetic == Arithmetic::Gpu { PieceSize::doubling() } else { PieceSize::any() };
+        Self { exact, piece_size, ..Self::default() }
     }
 
     pub(super) fn push(&mut self, work: Work) {
@@ -162,7 +158,7 @@ impl Schedule {
         let prompt = self.prompts.remove(which)?;
         let rows = match &prompt.input {
             Input::Hidden(_) if !self.exact => usize::MAX,
-            _ if self.others_wait(&prompt, now) => self.piece_rows as usize,
+            _ if self.others_wait(&prompt, now) => self.piece_size.of(prompt.input.rows()),
             _ => MAX_BATCH_ROWS,
         };
         let (piece, rest) = cut(prompt, rows);
@@ -179,12 +175,8 @@ impl Schedule {
             self.token_s = Some(self.token_s.map_or(seconds, |before| before * 0.8 + seconds * 0.2));
         } else if tokens == 0
             && let Some(token_s) = self.token_s
-            && seconds > 0.0
         {
-            // Small pieces take longer per row, so the size is approached in steps.
-            let wanted = prompt_rows as f64 * token_s * PIECE_TOKENS / seconds;
-            let near = wanted.clamp(self.piece_rows / 2.0, self.piece_rows * 2.0);
-            self.piece_rows = near.clamp(MIN_PIECE_ROWS as f64, MAX_PIECE_ROWS as f64);
+            self.piece_size.took(prompt_rows, time, token_s);
         }
     }
 
@@ -295,20 +287,6 @@ mod tests {
     }
 
     #[test]
-    fn pieces_grow_to_what_takes_little_more_than_a_token() {
-        let mut schedule = Schedule::default();
-        schedule.took(1, 0, Duration::from_millis(10));
-        for _ in 0..10 {
-            // Two milliseconds for the weights, and one per row.
-            let rows = schedule.piece_rows as usize;
-            schedule.took(0, rows, Duration::from_millis(2 + rows as u64));
-        }
-        assert!((12..=13).contains(&(schedule.piece_rows as usize)), "{}", schedule.piece_rows);
-        schedule.took(0, 13, Duration::from_secs(10));
-        assert!(schedule.piece_rows >= 6.0, "one slow piece is not the rule");
-    }
-
-    #[test]
     fn a_session_keeps_its_order() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         schedule.push(work(1, 0, 30));
@@ -399,7 +377,10 @@ mod tests {
         schedule.push(work(2, 71, 1));
         schedule.push(work(1, 0, 100));
         assert_eq!(shape(&schedule.next(now)), [(2, 71, 1)]);
-        assert_eq!(shape(&schedule.next(now)), [(1, 0, 4)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 0, 32)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 32, 32)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 64, 32)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 96, 4)]);
     }
 
     #[test]
