@@ -236,6 +236,8 @@ impl StageHost {
                     if whole_blocks(std::iter::once(range.clone()), size) != [range.clone()] {
                         return Err(gone("it sends parts of blocks".to_owned()));
                     }
+                    // What is not read yet waits at the sender.
+                    self.inner.copies.pass(bytes.len()).await;
                     // Bytes already here are not attributed to this machine, even if it sends them again.
                     if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));

@@ -95,9 +95,10 @@ impl StageHost {
         while at < range.end {
             let end = range.end.min(at + PIECE_BYTES);
             let mut buffer = buffers.take((end - at) as usize);
+            self.inner.pace.pass(buffer.as_ref().len()).await;
+            self.inner.copies.pass(buffer.as_ref().len()).await;
             aside(|| held.read(file, at, buffer.as_mut())).map_err(|error| error.to_string())?;
             let bytes = Bytes::from_owner(buffer);
-            self.inner.pace.pass(bytes.len()).await;
             let head = TransferMessage::Piece { file: file.clone(), at, bytes: bytes.len() };
             channel.write_part_ending(&head, bytes).await.map_err(|error| error.to_string())?;
             at = end;
