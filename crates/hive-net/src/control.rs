@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::border;
 use crate::endpoint::Channel;
@@ -19,6 +20,9 @@ const MAX_PART_BYTES: u32 = 4 << 20;
 
 /// A message must arrive within this time of its first byte, or the stream ends: a partial message takes memory.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a message's length, which comes before it.
+const PREFIX_BYTES: usize = 4;
 
 /// Read size of a message.
 const PIECE_BYTES: usize = 64 << 10;
@@ -58,6 +62,12 @@ impl Channel {
         write_within(&mut self.send, part, MAX_PART_BYTES).await
     }
 
+    /// Writes one part that ends with many bytes, without copying them. `head` encodes to all that comes before them, their
+    /// number included.
+    pub async fn write_part_ending(&mut self, head: &impl Serialize, bytes: Bytes) -> Result<(), ControlError> {
+        write_framed(&mut self.send, head, bytes, MAX_PART_BYTES).await
+    }
+
     /// Writes raw bytes. For tests of malformed input.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
         self.send.write_all(bytes).await.map_err(|error| broken(&error))
@@ -77,6 +87,17 @@ impl Channel {
     /// Reads one part of a migration; `None` once the other side has finished.
     pub async fn read_part<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_PART_BYTES).await
+    }
+
+    /// Reads one part, which may borrow from `buffer`; `None` once the other side has finished.
+    ///
+    /// The buffer grows to the longest part and is meant to be used again: each fresh one costs as much as its bytes do.
+    pub async fn read_part_into<'a, T: Deserialize<'a>>(
+        &mut self,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<T>, ControlError> {
+        let Some(length) = read_framed(&mut self.recv, MAX_PART_BYTES, buffer).await? else { return Ok(None) };
+        postcard::from_bytes(&buffer[..length]).map(Some).map_err(ControlError::Malformed)
     }
 
     /// Splits the channel into its two directions, for full-duplex exchanges.
@@ -116,20 +137,37 @@ pub(crate) async fn write_to(send: &mut SendStream, message: &impl Serialize) ->
 }
 
 async fn write_within(send: &mut SendStream, message: &impl Serialize, limit: u32) -> Result<(), ControlError> {
-    let bytes = postcard::to_stdvec(message).map_err(ControlError::Malformed)?;
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    write_framed(send, message, Bytes::new(), limit).await
+}
+
+/// Writes a message and the bytes that it ends with, behind the length of both.
+async fn write_framed(
+    send: &mut SendStream,
+    message: &impl Serialize,
+    end: Bytes,
+    limit: u32,
+) -> Result<(), ControlError> {
+    let mut framed = postcard::to_extend(message, vec![0; PREFIX_BYTES]).map_err(ControlError::Malformed)?;
+    let length = u32::try_from(framed.len() - PREFIX_BYTES + end.len()).unwrap_or(u32::MAX);
     if length > limit {
         return Err(ControlError::TooLarge(length));
     }
-    let framed = [&length.to_le_bytes()[..], &bytes].concat();
-    send.write_all(&framed).await.map_err(|error| broken(&error))
+    framed[..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+    send.write_all_chunks(&mut [framed.into(), end]).await.map_err(|error| broken(&error))
 }
 
 pub(crate) async fn read_from<T: DeserializeOwned>(
     recv: &mut RecvStream,
     limit: u32,
 ) -> Result<Option<T>, ControlError> {
-    let mut prefix = [0; 4];
+    let mut bytes = Vec::new();
+    let Some(length) = read_framed(recv, limit, &mut bytes).await? else { return Ok(None) };
+    postcard::from_bytes(&bytes[..length]).map(Some).map_err(ControlError::Malformed)
+}
+
+/// Reads a message's bytes to the start of a buffer, and returns their number; `None` once the other side has finished.
+async fn read_framed(recv: &mut RecvStream, limit: u32, bytes: &mut Vec<u8>) -> Result<Option<usize>, ControlError> {
+    let mut prefix = [0; PREFIX_BYTES];
     match recv.read_exact(&mut prefix).await {
         Ok(()) => {}
         Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
@@ -139,17 +177,20 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
     if length > limit {
         return Err(ControlError::TooLarge(length));
     }
+    let length = length as usize;
     let rest = async {
-        // Grows with the bytes received, so that a large announced length costs nothing.
-        let mut bytes = Vec::new();
-        while bytes.len() < length as usize {
-            let start = bytes.len();
-            bytes.resize((start + PIECE_BYTES).min(length as usize), 0);
-            let read = recv.read_exact(&mut bytes[start..]).await;
+        let mut start = 0;
+        while start < length {
+            let end = (start + PIECE_BYTES).min(length);
+            // Grows with the bytes received, so that a large announced length costs nothing.
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            let read = recv.read_exact(&mut bytes[start..end]).await;
             read.map_err(|error| broken(&error))?;
+            start = end;
         }
-        Ok(bytes)
+        Ok(Some(length))
     };
-    let bytes = tokio::time::timeout(MESSAGE_TIMEOUT, rest).await.unwrap_or(Err(ControlError::TooLate))?;
-    postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
+    tokio::time::timeout(MESSAGE_TIMEOUT, rest).await.unwrap_or(Err(ControlError::TooLate))
 }

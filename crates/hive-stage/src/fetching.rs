@@ -1,5 +1,6 @@
 //! Models of which a machine fetches only the layers it needs: the store of parts, and the messages between machines.
 
+pub(crate) mod buffers;
 mod failure;
 pub(crate) mod held;
 pub(crate) mod message;
@@ -15,7 +16,7 @@ use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, RateLimit, 
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use failure::FetchFailure;
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Chunk, Sources};
 
 /// Above the number of machines times the number of models that are in use.
 const MOST_GIVEN: usize = 1000;

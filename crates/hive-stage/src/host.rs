@@ -34,6 +34,7 @@ use hive_store::{InUse, Token};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
+use crate::copies::Copies;
 use crate::fetching::Fetching;
 use crate::stage::Stage;
 use budget::Grant;
@@ -99,6 +100,8 @@ struct Inner {
     trust_paths: bool,
     /// The rate at which frames are sent.
     pace: Pace,
+    /// The models that are being copied to and from other machines.
+    copies: Copies,
     streams: Streams,
 }
 
@@ -158,6 +161,7 @@ impl StageHost {
             fetching: Fetching::new(fetches == Fetches::MachinesAndHub, disk_cap),
             trust_paths,
             pace: Pace::default(),
+            copies: Copies::default(),
             streams: Streams::default(),
         };
         inner.pace.limit(bits_per_s);

@@ -10,6 +10,7 @@
 
 mod adapters;
 mod catalogue;
+mod copies;
 mod fetching;
 #[doc(hidden)]
 pub mod fuzzing;

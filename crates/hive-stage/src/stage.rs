@@ -36,6 +36,7 @@ use hive_protocol::{Arithmetic, Reply, Request, StageSpec};
 use hive_worker::{AdaptFailure, Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use crate::adapters::AdapterBytes;
+use crate::copies::Copies;
 use actor::Actor;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use frames::failed_frame;
@@ -103,6 +104,7 @@ impl Stage {
         spec: &StageSpec,
         tenancy: Tenancy,
         tasks: &Tasks,
+        copies: Copies,
         mut progress: impl FnMut(usize),
     ) -> Result<(Self, String), NotLoaded> {
         let mut deaths = 0;
@@ -121,21 +123,13 @@ impl Stage {
                 }
             }
         };
-        Ok((Self::run(worker, events, index, tenancy, arithmetic, tasks), device))
+        Ok((Self::run(worker, events, index, tenancy, Activity::new(arithmetic, copies), tasks), device))
     }
 
-    fn run(
-        worker: Worker,
-        events: Events,
-        index: u32,
-        tenancy: Tenancy,
-        arithmetic: Arithmetic,
-        tasks: &Tasks,
-    ) -> Self {
+    fn run(worker: Worker, events: Events, index: u32, tenancy: Tenancy, activity: Activity, tasks: &Tasks) -> Self {
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
         let process_id = worker.process_id();
-        let activity = Activity::new(arithmetic);
         let actor = Actor::new(worker, index, tenancy, activity.clone(), commands.downgrade(), tasks.clone());
         let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
         let (adapter_bytes, adapter_turn) = (actor.adapter_bytes(), Arc::new(Semaphore::new(1)));
@@ -162,7 +156,8 @@ impl Stage {
     pub(crate) fn idle() -> (Self, std::io::PipeReader) {
         let (worker, orders) = Worker::that_only_listens();
         let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64, is_recurrent: true };
-        (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact, &Tasks::default()), orders)
+        let activity = Activity::new(Arithmetic::Exact, Copies::default());
+        (Self::run(worker, Events::none(), 0, tenancy, activity, &Tasks::default()), orders)
     }
 
     /// Memory in use, in bytes: the worker's, and this node's for the stage's sessions.

@@ -74,15 +74,11 @@ impl Held {
         }
     }
 
-    /// Reads bytes that are here.
-    pub(crate) fn read(&self, file: &FileName, range: Range<u64>) -> io::Result<Vec<u8>> {
+    /// Reads as many bytes as `bytes` is long, which are here, from `at` on.
+    pub(crate) fn read(&self, file: &FileName, at: u64, bytes: &mut [u8]) -> io::Result<()> {
         match self {
-            Self::Whole { folder, .. } => {
-                let mut bytes = vec![0; (range.end - range.start) as usize];
-                File::open(folder.join(file.as_str()))?.read_exact_at(&mut bytes, range.start)?;
-                Ok(bytes)
-            }
-            Self::Parts(copy) => copy.read(file, range),
+            Self::Whole { folder, .. } => File::open(folder.join(file.as_str()))?.read_exact_at(bytes, at),
+            Self::Parts(copy) => copy.read_into(file, at, bytes),
         }
     }
 }
@@ -156,7 +152,9 @@ mod tests {
         assert_ne!(tuned.manifest().key(), held.manifest().key(), "files of equal names and sizes, tuned again");
         let file = FileName::new("model.safetensors").unwrap();
         assert!(held.has(&file, 17) && !held.has(&file, 18));
-        assert_eq!(held.read(&file, 6..17).unwrap(), b"safetensors");
+        let mut bytes = [0; 11];
+        held.read(&file, 6, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"safetensors");
     }
 
     #[test]

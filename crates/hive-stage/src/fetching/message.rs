@@ -11,8 +11,11 @@ pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 pub(crate) const STOPPED: &str = "it stopped sending; it may have left, or HiveMind was restarted there";
 
 /// A message on a stream that was opened with `Request::Outline` or `Request::Bytes`.
+///
+/// Contents are the end of a message, behind their number. So a message with their number in place of them is all that is
+/// sent before them, and a message with a slice borrows them from the buffer that they were received in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum TransferMessage {
+pub(crate) enum TransferMessage<Contents = Raw> {
     /// The model's files. Comes first in an outline.
     Manifest(Box<Manifest>),
     /// Whole blocks of a file, from an offset on.
@@ -22,10 +25,29 @@ pub(crate) enum TransferMessage {
         /// The offset of the first byte.
         at: u64,
         /// The contents.
-        bytes: Raw,
+        bytes: Contents,
     },
     /// The transfer is complete.
     End,
     /// The sender does not have the model, or the receiver may not have it.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_written_in_two_and_read_in_place_with_the_bytes_that_other_versions_know() {
+        let file = FileName::new("a.gguf").unwrap();
+        let contents = [7; 300];
+        let (at, file_of) = (4096, || file.clone());
+        let head = TransferMessage::Piece { file: file_of(), at, bytes: contents.len() };
+        let sent = [&postcard::to_stdvec(&head).unwrap()[..], &contents].concat();
+        assert_eq!(sent[..12], *b"\x01\x06a.gguf\x80\x20\xac\x02");
+        let whole = TransferMessage::Piece { file: file_of(), at, bytes: Raw(contents.to_vec()) };
+        assert_eq!(sent, postcard::to_stdvec(&whole).unwrap());
+        let read: TransferMessage<&[u8]> = postcard::from_bytes(&sent).unwrap();
+        assert_eq!(read, TransferMessage::Piece { file: file_of(), at, bytes: &contents[..] });
+    }
 }

@@ -195,7 +195,8 @@ impl StageHost {
         let is_whole = spec.layers == (0..model.card().layers());
         let is_recurrent = planning::is_recurrent(model.card(), &spec.layers);
         let tenancy = Tenancy { is_guest: !is_own, is_whole, context: model.card().max_context, is_recurrent };
-        let loaded = Stage::load(model.path(), id.index, &spec, tenancy, self.membership().tasks(), progress).await;
+        let (tasks, copies) = (self.membership().tasks(), self.inner.copies.clone());
+        let loaded = Stage::load(model.path(), id.index, &spec, tenancy, tasks, copies, progress).await;
         let (stage, device) = loaded.map_err(|not_loaded| {
             let told = |why: String| {
                 tracing::warn!("layers {:?} could not be loaded: {why}", spec.layers);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use hive_net::{Channel, PeerAddr, PeerId, Protocol, border};
 use hive_protocol::{Request, WantedBytes};
 use hive_store::{FileName, PartCopy};
-use hive_worker::Raw;
 use hive_worker::text::Model;
 
 use super::StageHost;
@@ -14,7 +13,7 @@ use super::fetching::{LEFT_TO_OWNER, SILENCE, in_files};
 use super::serve_parts::whole_blocks;
 use crate::fetching::held::is_weights;
 use crate::fetching::message::{STOPPED, TransferMessage};
-use crate::fetching::{FetchFailure, Sources};
+use crate::fetching::{Chunk, FetchFailure, Sources};
 use crate::models;
 use crate::runtime::aside;
 
@@ -52,7 +51,9 @@ impl StageHost {
         let addr = self.membership().peers().addr(peer);
         let opened = self.open_channel(&addr, &Request::Outline(digest.to_owned())).await;
         let mut channel = opened.map_err(FetchFailure::Other)?;
-        let TransferMessage::Manifest(manifest) = next(&mut channel).await.map_err(FetchFailure::Other)? else {
+        let mut buffer = Vec::new();
+        let first = next(&mut channel, &mut buffer).await.map_err(FetchFailure::Other)?;
+        let TransferMessage::Manifest(manifest) = first else {
             return Err(other("it was not sent"));
         };
         let manifest = manifest.checked().map_err(FetchFailure::other)?;
@@ -101,21 +102,21 @@ impl StageHost {
 
     /// Writes an outline as it arrives. Unconfirmed bytes already here are kept only where they match.
     async fn receive_outline(&self, channel: &mut Channel, copy: &PartCopy, digest: &str) -> Result<(), String> {
-        let mut came = 0;
+        let (mut came, mut buffer) = (0, Vec::new());
         loop {
-            match next(channel).await? {
-                TransferMessage::Piece { file, at, bytes: Raw(bytes) } => {
+            match next(channel, &mut buffer).await? {
+                TransferMessage::Piece { file, at, bytes } => {
                     came += bytes.len() as u64;
                     if bytes.is_empty() || came > LARGEST_OUTLINE {
                         return Err("its outline does not end".to_owned());
                     }
                     let range = at..at.saturating_add(bytes.len() as u64);
                     let written = aside(|| {
-                        if write_new(copy, &file, at, &bytes, PartCopy::write_unknown)? {
+                        if write_new(copy, &file, at, bytes, PartCopy::write_unknown)? {
                             return Ok(true);
                         }
                         copy.forget_unknown(&file, range)?;
-                        write_new(copy, &file, at, &bytes, PartCopy::write_unknown)
+                        write_new(copy, &file, at, bytes, PartCopy::write_unknown)
                     });
                     if !written.map_err(|error| error.to_string())? {
                         return Err("another machine sends another outline of that model".to_owned());
@@ -151,11 +152,11 @@ impl StageHost {
         sources: &Sources,
     ) -> std::io::Result<()> {
         // A machine that has sent something is retried when its connection breaks: it may be back in a moment.
-        let (mut failures, mut has_sent) = (0, false);
+        let (mut failures, mut has_sent, mut buffer) = (0, false, Vec::new());
         while let Some(chunk) = sources.next(peer).await {
             let bytes: u64 = chunk.ranges.iter().map(|range| range.end - range.start).sum();
             let patience = CHUNK_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
-            let asking = self.fetch_ranges(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
+            let asking = self.fetch_ranges(peer, digest, copy, &chunk, sources, &mut buffer);
             let asked = tokio::time::timeout(patience, asking).await;
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
@@ -201,16 +202,17 @@ impl StageHost {
         Ok(())
     }
 
-    /// Requests ranges of a file from a machine, and writes the bytes as they arrive.
+    /// Requests a chunk from a machine, and writes the bytes as they arrive in `buffer`.
     async fn fetch_ranges(
         &self,
         peer: PeerId,
         digest: &str,
         copy: &PartCopy,
-        file: &FileName,
-        ranges: &[Range<u64>],
+        chunk: &Chunk,
         sources: &Sources,
+        buffer: &mut Vec<u8>,
     ) -> Result<(), SourceFailure> {
+        let Chunk { file, ranges, .. } = chunk;
         let gone = SourceFailure::Gone;
         let size = copy.manifest().size_of(file).unwrap_or(0);
         let asked = over_gaps(ranges);
@@ -221,8 +223,8 @@ impl StageHost {
         let asked = whole_blocks(asked.into_iter(), size);
         let mut left: u64 = asked.iter().map(|range| range.end - range.start).sum();
         loop {
-            match next(&mut channel).await.map_err(gone)? {
-                TransferMessage::Piece { file: of, at, bytes: Raw(bytes) } => {
+            match next(&mut channel, buffer).await.map_err(gone)? {
+                TransferMessage::Piece { file: of, at, bytes } => {
                     let range = at..at.saturating_add(bytes.len() as u64);
                     if of != *file || !asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end) {
                         return Err(gone("it sends bytes that were not requested".to_owned()));
@@ -234,11 +236,13 @@ impl StageHost {
                     if whole_blocks(std::iter::once(range.clone()), size) != [range.clone()] {
                         return Err(gone("it sends parts of blocks".to_owned()));
                     }
+                    // What is not read yet waits at the sender.
+                    self.inner.copies.pass(bytes.len()).await;
                     // Bytes already here are not attributed to this machine, even if it sends them again.
                     if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));
                     }
-                    match aside(|| write_new(copy, file, at, &bytes, PartCopy::write_unconfirmed)) {
+                    match aside(|| write_new(copy, file, at, bytes, PartCopy::write_unconfirmed)) {
                         Ok(true) => {}
                         Ok(false) => return Err(SourceFailure::Wrong),
                         Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -264,8 +268,8 @@ impl StageHost {
     }
 }
 
-async fn next(channel: &mut Channel) -> Result<TransferMessage, String> {
-    match tokio::time::timeout(SILENCE, channel.read_part()).await {
+async fn next<'a>(channel: &mut Channel, buffer: &'a mut Vec<u8>) -> Result<TransferMessage<&'a [u8]>, String> {
+    match tokio::time::timeout(SILENCE, channel.read_part_into(buffer)).await {
         Ok(Ok(Some(given))) => Ok(given),
         Ok(Ok(None)) => Err(STOPPED.to_owned()),
         Ok(Err(error)) => Err(border::reason(&error.to_string())),

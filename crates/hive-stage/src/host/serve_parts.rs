@@ -5,12 +5,13 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use hive_net::{Channel, PeerId};
 use hive_protocol::{ModelSource, WantedBytes};
 use hive_store::{BLOCK, FileName};
-use hive_worker::Raw;
 
 use super::StageHost;
+use crate::fetching::buffers::Buffers;
 use crate::fetching::held::{Held, is_weights};
 use crate::fetching::message::{PIECE_BYTES, TransferMessage};
 use crate::models;
@@ -21,7 +22,7 @@ impl StageHost {
     pub(super) async fn give_outline(&self, to: PeerId, digest: &str, mut channel: Channel) {
         if let Err(why) = self.try_give_outline(to, digest, &mut channel).await {
             tracing::info!("the outline of a model was not sent: {why}");
-            let _ = channel.write_part(&TransferMessage::Nothing).await;
+            let _ = send(&mut channel, &TransferMessage::Nothing).await;
         }
         channel.finish();
     }
@@ -38,14 +39,15 @@ impl StageHost {
         let manifest = held.manifest().clone();
         send(channel, &TransferMessage::Manifest(Box::new(manifest.clone()))).await?;
         let whole = manifest.files.iter().filter(|file| !is_weights(&file.name));
+        let buffers = Buffers::default();
         for file in whole {
-            self.send_range(&held, &file.name, 0..file.bytes, channel).await?;
+            self.send_range(&held, &file.name, 0..file.bytes, &buffers, channel).await?;
         }
         for file in manifest.files.iter().filter(|file| is_weights(&file.name)) {
             let name = file.name.as_str().rsplit('/').next().unwrap_or_default();
             let own = outline.iter().filter(|extent| extent.file == name);
             for range in whole_blocks(own.map(|extent| extent.bytes.clone()), file.bytes) {
-                self.send_range(&held, &file.name, range, channel).await?;
+                self.send_range(&held, &file.name, range, &buffers, channel).await?;
             }
         }
         send(channel, &TransferMessage::End).await
@@ -55,7 +57,7 @@ impl StageHost {
     pub(super) async fn give_bytes(&self, to: PeerId, wanted: WantedBytes, mut channel: Channel) {
         if let Err(why) = self.try_give_bytes(to, wanted, &mut channel).await {
             tracing::debug!("bytes of a model were not sent: {why}");
-            let _ = channel.write_part(&TransferMessage::Nothing).await;
+            let _ = send(&mut channel, &TransferMessage::Nothing).await;
         }
         channel.finish();
     }
@@ -72,9 +74,10 @@ impl StageHost {
         let held = whole.or(helds.first()).ok_or("it is not here")?;
         self.check_may_have(to, held, &digest)?;
         channel.give_way();
+        let buffers = Buffers::default();
         for range in whole_blocks(ranges.into_iter(), size) {
             for present in aside(|| held.present(&file, range)) {
-                self.send_range(held, &file, present, channel).await?;
+                self.send_range(held, &file, present, &buffers, channel).await?;
             }
         }
         send(channel, &TransferMessage::End).await
@@ -85,14 +88,19 @@ impl StageHost {
         held: &Held,
         file: &FileName,
         range: Range<u64>,
+        buffers: &Buffers,
         channel: &mut Channel,
     ) -> Result<(), String> {
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min(at + PIECE_BYTES);
-            let bytes = aside(|| held.read(file, at..end)).map_err(|error| error.to_string())?;
-            self.inner.pace.pass(bytes.len()).await;
-            send(channel, &TransferMessage::Piece { file: file.clone(), at, bytes: Raw(bytes) }).await?;
+            let mut buffer = buffers.take((end - at) as usize);
+            self.inner.pace.pass(buffer.as_ref().len()).await;
+            self.inner.copies.pass(buffer.as_ref().len()).await;
+            aside(|| held.read(file, at, buffer.as_mut())).map_err(|error| error.to_string())?;
+            let bytes = Bytes::from_owner(buffer);
+            let head = TransferMessage::Piece { file: file.clone(), at, bytes: bytes.len() };
+            channel.write_part_ending(&head, bytes).await.map_err(|error| error.to_string())?;
             at = end;
         }
         Ok(())

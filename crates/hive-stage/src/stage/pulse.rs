@@ -2,13 +2,16 @@
 //! up.
 //!
 //! The actor updates this, and checks read it without the actor: while the actor waits for a machine that accepts
-//! nothing, it cannot answer, but it is not the one that hangs.
+//! nothing, it cannot answer, but it is not the one that hangs. The time of each token step is passed on to the copies of
+//! models, which give way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hive_protocol::{Arithmetic, Pulse};
+
+use crate::copies::{Copies, Steps};
 
 /// The state of a worker, known without asking it. Clones share it.
 #[derive(Debug, Clone)]
@@ -24,18 +27,36 @@ struct State {
     /// Since when the worker has owed rows and been silent.
     since: Option<Instant>,
     is_sending: bool,
+    copies: Copies,
+    /// The token steps so far, and what had been copied at `since`.
+    steps: Steps,
+    copied_bytes: u64,
 }
 
 impl State {
     fn owed_rows(&self) -> u32 {
         self.owed.values().fold(self.ended, |sum, rows| sum.saturating_add(*rows))
     }
+
+    /// A step of the worker begins now.
+    fn begin(&mut self) {
+        self.since = Some(Instant::now());
+        self.copied_bytes = self.copies.bytes();
+    }
 }
 
 impl Activity {
-    pub(super) fn new(arithmetic: Arithmetic) -> Self {
-        let state = State { arithmetic, owed: HashMap::new(), ended: 0, since: None, is_sending: false };
-        Self(Arc::new(Mutex::new(state)))
+    pub(super) fn new(arithmetic: Arithmetic, copies: Copies) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            arithmetic,
+            owed: HashMap::new(),
+            ended: 0,
+            since: None,
+            is_sending: false,
+            copies,
+            steps: Steps::default(),
+            copied_bytes: 0,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -47,12 +68,22 @@ impl Activity {
         let mut state = self.lock();
         let owed = state.owed.entry(session).or_default();
         *owed = owed.saturating_add(rows);
-        state.since.get_or_insert_with(Instant::now);
+        if rows > 1 {
+            // What follows a prompt is another answer.
+            state.steps = Steps::default();
+        }
+        if state.since.is_none() {
+            state.begin();
+        }
     }
 
     /// Records a message of the worker, and the rows of a session that are done with it.
     pub(super) fn spoke(&self, done: Option<(u128, u32)>) {
         let mut state = self.lock();
+        let State { copies, steps, owed, copied_bytes, since, .. } = &mut *state;
+        if let (Some((_, 1)), Some(since)) = (done, since) {
+            copies.stepped(steps, since.elapsed(), owed.len(), copies.bytes().saturating_sub(*copied_bytes));
+        }
         state.ended = 0;
         if let Some((session, rows)) = done
             && let Some(owed) = state.owed.get_mut(&session)
@@ -62,7 +93,10 @@ impl Activity {
                 state.owed.remove(&session);
             }
         }
-        state.since = (!state.owed.is_empty()).then(Instant::now);
+        state.since = None;
+        if !state.owed.is_empty() {
+            state.begin();
+        }
     }
 
     /// Records that a session has ended.
@@ -102,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_worker_owes_what_it_was_given_until_it_is_done() {
-        let activity = Activity::new(Arithmetic::Exact);
+        let activity = Activity::new(Arithmetic::Exact, Copies::default());
         activity.ordered(1, 256);
         activity.ordered(2, 1);
         assert_eq!(owed(&activity), 257);
@@ -116,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_worker_may_still_be_busy_with_what_nobody_wants_any_more() {
-        let activity = Activity::new(Arithmetic::Exact);
+        let activity = Activity::new(Arithmetic::Exact, Copies::default());
         activity.ordered(1, 1024);
         activity.ended(1);
         assert_eq!(owed(&activity), 1024);
@@ -126,7 +160,7 @@ mod tests {
 
     #[test]
     fn only_a_stage_that_did_not_answer_is_held_up() {
-        let activity = Activity::new(Arithmetic::Exact);
+        let activity = Activity::new(Arithmetic::Exact, Copies::default());
         activity.sending(true);
         assert!(activity.pulse(false, Instant::now()).held_up);
         assert!(!activity.pulse(true, Instant::now()).held_up);

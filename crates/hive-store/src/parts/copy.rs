@@ -307,6 +307,20 @@ impl PartCopy {
 
     /// Reads bytes that are there; an error of the kind `NotFound` if some are not.
     pub fn read(&self, file: &FileName, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let size = self.present_within(file, &range)?;
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.file(file, size).read(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+
+    /// Reads as many bytes as `bytes` is long, from `at` on. Errors as for [`Self::read`].
+    pub fn read_into(&self, file: &FileName, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let size = self.present_within(file, &(at..at.saturating_add(bytes.len() as u64)))?;
+        self.file(file, size).read(bytes, at)
+    }
+
+    /// The size of a file that is here in this range.
+    fn present_within(&self, file: &FileName, range: &Range<u64>) -> io::Result<u64> {
         let size = self.size_of(file)?;
         if range.start > range.end || range.end > size {
             let why = format!("{file} ends at {size}, before {}", range.end);
@@ -316,9 +330,7 @@ impl PartCopy {
             let why = format!("bytes {} to {} of {file} are not on this machine", missing.start, missing.end);
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.file(file, size).read(&mut bytes, range.start)?;
-        Ok(bytes)
+        Ok(size)
     }
 
     /// Forgets the blocks that a range touches: they were wrong.

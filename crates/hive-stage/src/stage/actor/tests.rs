@@ -3,6 +3,7 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
+use crate::copies::Copies;
 use hive_protocol::{Arithmetic, RingId, StageId};
 
 const SESSION: u128 = 7;
@@ -15,7 +16,8 @@ fn actor_of(is_recurrent: bool) -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
     let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64, is_recurrent };
-    (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade(), Tasks::default()), orders)
+    let activity = Activity::new(Arithmetic::Exact, Copies::default());
+    (Actor::new(worker, 0, tenancy, activity, commands.downgrade(), Tasks::default()), orders)
 }
 
 fn spec() -> SessionSpec {

@@ -1,0 +1,288 @@
+//! How fast models may be copied while this machine computes tokens: as fast as leaves the tokens their pace.
+//!
+//! Nobody can tell beforehand what a copy costs. On a machine with spare cores it costs tokens nothing; on another it takes the
+//! core that they need. So the token steps themselves decide. For a few steps after a prompt, copies go at the lowest pace,
+//! which shows how long a step takes alone. From then on, as long as steps take hardly longer, the pace grows; when they do,
+//! it is halved, and measured again how long they take alone, because a longer conversation takes longer, too.
+//!
+//! What holds: without an answer under way there is no limit, and no limit is below [`LOWEST_BYTES_PER_S`]. What a limit leaves
+//! unused stays unused: it is no promise to the copy. Pure: the caller passes the time.
+
+use std::time::{Duration, Instant};
+
+/// The pace that copies keep in any case, in bytes per second: about a hundredth of a core.
+const LOWEST_BYTES_PER_S: f64 = 3e6;
+/// The pace of a copy that has just begun to give way.
+const FIRST_BYTES_PER_S: f64 = 32e6;
+/// Above the pace of any copy: from here on there is no limit.
+const HIGHEST_BYTES_PER_S: f64 = 4e9;
+/// A copy at less than this pace counts as none: it lengthens a step by two hundredths at most.
+const NOTABLE_BYTES_PER_S: f64 = 10e6;
+
+/// Token steps that are compared at a time.
+const STEPS: usize = 10;
+/// How much longer steps may take than alone. Tokens are to keep nine tenths of their pace while the pace of a copy rises and
+/// falls around the right one.
+const MOST_SLOWER: f64 = 1.06;
+
+/// What the pace is multiplied with when steps take longer, and when they do not: at first, and later.
+const BACK: f64 = 0.5;
+const FIRST_GROWTH: f64 = 2.0;
+const GROWTH: f64 = 1.25;
+/// What the growth itself is multiplied with each time.
+const FASTER_GROWTH: f64 = 1.1;
+
+/// An answer is under way for this long after a token step, and twice the step: the next one may wait for other machines.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long a copy may catch up on what it was not given before.
+const BURST: Duration = Duration::from_millis(50);
+/// How long a piece waits before it asks again: the pace may have changed.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// What a token step says about the copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It is being measured how long steps take alone.
+    Measuring,
+    /// Nothing yet.
+    Nothing,
+    /// Steps take hardly longer than alone.
+    Harmless,
+    /// Steps take notably longer.
+    Harmful,
+}
+
+/// The token steps of one stage.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    /// The conversations that were computed together.
+    sessions: usize,
+    /// How long a step takes alone, once that is known.
+    alone: Option<Duration>,
+    /// The steps since the last finding, and whether something was copied during one of them.
+    latest: Vec<Duration>,
+    is_disturbed: bool,
+    /// Whether something was copied during the last step: the end of it may be sent during the next one.
+    was_disturbed: bool,
+}
+
+impl Steps {
+    /// Notes a step for one of `sessions` conversations, and the bytes that were copied meanwhile.
+    pub(super) fn note(&mut self, took: Duration, sessions: usize, copied_bytes: u64) -> Finding {
+        if sessions != self.sessions {
+            *self = Self { sessions, ..Self::default() };
+        }
+        let now = copied_bytes as f64 > NOTABLE_BYTES_PER_S * took.as_secs_f64();
+        let is_disturbed = std::mem::replace(&mut self.was_disturbed, now) || now;
+        if self.alone.is_none() && is_disturbed {
+            return Finding::Measuring;
+        }
+        self.is_disturbed |= is_disturbed;
+        self.latest.push(took);
+        if self.latest.len() < STEPS {
+            return if self.alone.is_some() { Finding::Nothing } else { Finding::Measuring };
+        }
+        let mean = mean_but_longest(&std::mem::take(&mut self.latest));
+        match self.alone.filter(|_| std::mem::take(&mut self.is_disturbed)) {
+            None => {
+                self.alone = Some(mean);
+                Finding::Nothing
+            }
+            Some(alone) if mean > alone.mul_f64(MOST_SLOWER) => {
+                self.alone = None;
+                Finding::Harmful
+            }
+            Some(_) => Finding::Harmless,
+        }
+    }
+}
+
+/// The mean of some durations, but for the longest: the system may have been busy with something else.
+fn mean_but_longest(durations: &[Duration]) -> Duration {
+    let longest = durations.iter().max().copied().unwrap_or_default();
+    let others = u32::try_from(durations.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    durations.iter().sum::<Duration>().saturating_sub(longest) / others.max(1)
+}
+
+/// The pace of all copies together.
+#[derive(Debug)]
+pub(super) struct Share {
+    bytes_per_s: f64,
+    growth: f64,
+    /// Until when it is measured how long steps take alone.
+    measuring: Option<Instant>,
+    /// Until when an answer is under way.
+    answering: Option<Instant>,
+    /// Bytes that may be copied at `since`; below zero, those that were copied too early.
+    left: f64,
+    since: Option<Instant>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            bytes_per_s: FIRST_BYTES_PER_S,
+            growth: FIRST_GROWTH,
+            measuring: None,
+            answering: None,
+            left: 0.0,
+            since: None,
+        }
+    }
+}
+
+impl Share {
+    /// Takes account of what a token step says.
+    pub(super) fn note(&mut self, finding: Finding, took: Duration, now: Instant) {
+        self.answering = Some(now + LINGER + took * 2);
+        match finding {
+            Finding::Nothing => {}
+            Finding::Measuring => self.measuring = Some(now + took * 2),
+            Finding::Harmless => {
+                self.bytes_per_s = (self.bytes_per_s * self.growth).min(HIGHEST_BYTES_PER_S);
+                self.growth = (self.growth * FASTER_GROWTH).min(FIRST_GROWTH);
+            }
+            Finding::Harmful => {
+                self.bytes_per_s = (self.bytes_per_s * BACK).max(LOWEST_BYTES_PER_S);
+                self.growth = GROWTH;
+                self.measuring = Some(now + took * 2);
+            }
+        }
+    }
+
+    /// The limit in bytes per second, if there is one.
+    fn limit(&self, now: Instant) -> Option<f64> {
+        let is_before = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        let pace = if is_before(self.measuring) { LOWEST_BYTES_PER_S } else { self.bytes_per_s };
+        (is_before(self.answering) && pace < HIGHEST_BYTES_PER_S).then_some(pace)
+    }
+
+    /// Lets a piece of this many bytes through, or says how long it has to wait until it asks again.
+    pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Result<(), Duration> {
+        let since = self.since.replace(now).unwrap_or(now);
+        let Some(limit) = self.limit(now) else {
+            self.left = 0.0;
+            return Ok(());
+        };
+        let gained = limit * now.saturating_duration_since(since).as_secs_f64();
+        self.left = (self.left + gained).min(limit * BURST.as_secs_f64());
+        if self.left < 0.0 {
+            return Err(Duration::from_secs_f64(-self.left / limit).min(WAIT));
+        }
+        self.left -= bytes as f64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: usize = 1 << 20;
+
+    /// A machine that copies without a pause and computes the tokens of an answer, in steps of time that are all its own.
+    struct Machine {
+        now: Instant,
+        steps: Steps,
+        share: Share,
+        /// How long a piece takes, and how much longer it makes a token step.
+        piece: Duration,
+        costs: Duration,
+        /// When the next piece can be copied.
+        ready: Instant,
+    }
+
+    impl Machine {
+        fn new(costs: Duration) -> Self {
+            let now = Instant::now();
+            let (steps, share) = (Steps::default(), Share::default());
+            Self { now, steps, share, piece: Duration::from_micros(2200), costs, ready: now }
+        }
+
+        /// Pieces that are copied in this time.
+        fn copies(&mut self, took: Duration) -> u32 {
+            let (until, mut pieces) = (self.now + took, 0);
+            self.ready = self.ready.max(self.now);
+            while self.ready < until {
+                match self.share.pass(PIECE, self.ready) {
+                    Ok(()) => (pieces, self.ready) = (pieces + 1, self.ready + self.piece),
+                    Err(wait) => self.ready += wait.max(Duration::from_micros(1)),
+                }
+            }
+            pieces
+        }
+
+        /// How much of their pace tokens have, and bytes copied per second, over some steps of this length.
+        fn answers(&mut self, tokens: u32, alone: Duration) -> (f64, f64) {
+            let (start, mut copied) = (self.now, 0);
+            for _ in 0..tokens {
+                let pieces = self.copies(alone);
+                let took = alone + self.costs * pieces;
+                self.now += took;
+                let finding = self.steps.note(took, 1, u64::from(pieces) * PIECE as u64);
+                self.share.note(finding, took, self.now);
+                copied += u64::from(pieces) * PIECE as u64;
+            }
+            let seconds = (self.now - start).as_secs_f64();
+            (alone.as_secs_f64() * f64::from(tokens) / seconds, copied as f64 / seconds)
+        }
+    }
+
+    #[test]
+    fn with_spare_cores_a_copy_is_soon_as_fast_as_without_an_answer() {
+        let mut machine = Machine::new(Duration::ZERO);
+        machine.answers(150, Duration::from_millis(10));
+        let (pace, copied) = machine.answers(1000, Duration::from_millis(10));
+        assert!(pace == 1.0 && copied > 450e6, "{pace} {copied}");
+    }
+
+    #[test]
+    fn on_one_core_tokens_keep_nine_tenths_of_their_pace_and_the_copy_gets_the_rest() {
+        for alone in [4, 10, 60, 300] {
+            for costs in [2300, 3700] {
+                let mut machine = Machine::new(Duration::from_micros(costs));
+                let (pace, copied) = machine.answers(3000, Duration::from_millis(alone));
+                assert!(pace > 0.9 && copied > 10e6, "{costs} us of steps of {alone} ms: {pace} {copied}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_conversation_that_grows_longer_does_not_slow_a_copy_that_takes_nothing_from_it() {
+        let mut machine = Machine::new(Duration::ZERO);
+        machine.answers(150, Duration::from_millis(10));
+        let mut all = 0.0;
+        for longer in 0..100 {
+            all += machine.answers(30, Duration::from_micros(10_000 + 50 * longer)).1;
+        }
+        assert!(all / 100.0 > 350e6, "{all}");
+    }
+
+    #[test]
+    fn a_copy_goes_on_however_much_it_slows_tokens() {
+        let mut machine = Machine::new(Duration::from_millis(200));
+        machine.answers(100, Duration::from_millis(10));
+        let (_, copied) = machine.answers(1000, Duration::from_millis(10));
+        assert!(copied > 1e6, "{copied}");
+    }
+
+    #[test]
+    fn when_the_answer_has_ended_nothing_waits() {
+        let mut machine = Machine::new(Duration::from_micros(2300));
+        machine.answers(500, Duration::from_millis(10));
+        assert!(machine.share.limit(machine.now).is_some());
+        let later = machine.now + Duration::from_secs(1);
+        assert_eq!([(); 9].map(|()| machine.share.pass(PIECE, later)), [Ok(()); 9]);
+    }
+
+    #[test]
+    fn steps_of_other_conversations_are_measured_anew() {
+        let mut steps = Steps::default();
+        let took = Duration::from_millis(10);
+        let mut note = |sessions| (0..STEPS).map(|_| steps.note(took, sessions, 0)).last();
+        assert_eq!(note(1), Some(Finding::Nothing));
+        assert_eq!(steps.note(took, 2, 0), Finding::Measuring);
+        assert_eq!(steps.note(took, 2, PIECE as u64), Finding::Measuring);
+        assert_eq!(steps.latest.len(), 1, "steps beside a copy do not count");
+    }
+}
