@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -94,6 +95,18 @@ fn models_are_listed_loaded_let_go_and_removed() {
     assert!(!downloaded.exists() && cache.path().exists());
     let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", "someone/tiny"]);
     assert!(code == 1 && refusal.contains("no model \"someone/tiny\""), "{refusal}");
+
+    // One that was opened where it lies is only taken off the list.
+    let own = ann.folder.join("own.gguf");
+    std::fs::copy(std::env::var_os("HIVEMIND_STARTER").unwrap(), &own).unwrap();
+    let own = own.to_str().unwrap();
+    ann.run(&lab, &["models", "load", own]);
+    assert!(ann.run(&lab, &["models", "list"]).contains(own));
+    ann.run(&lab, &["models", "remove", own]);
+    assert!(!ann.run(&lab, &["models", "list"]).contains(own) && Path::new(own).exists());
+    patiently("it is not in memory", || common::children(ann.process()).is_empty());
+    let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", own]);
+    assert!(code == 1 && refusal.contains("not downloaded by HiveMind"), "{refusal}");
 }
 
 #[test]
