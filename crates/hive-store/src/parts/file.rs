@@ -68,7 +68,12 @@ impl PartFile<'_> {
 
     /// Reads contents, holes included: the caller knows which blocks are present.
     pub(crate) fn read(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        disk::open(self.folder, &self.contents(), Access::Read)?.read_exact_at(bytes, at)
+        self.open_contents()?.read_exact_at(bytes, at)
+    }
+
+    /// Opens the contents for reading.
+    pub(crate) fn open_contents(&self) -> io::Result<File> {
+        disk::open(self.folder, &self.contents(), Access::Read)
     }
 
     fn contents(&self) -> String {
