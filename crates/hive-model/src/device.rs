@@ -46,6 +46,11 @@ pub fn is_gpu() -> bool {
     Device::try_default().and_then(|device| device.get_type()).is_ok_and(|kind| matches!(kind, DeviceType::Gpu))
 }
 
+/// Whether MLX computes on an NVIDIA card.
+pub(crate) fn is_cuda() -> bool {
+    cfg!(target_os = "linux") && is_gpu()
+}
+
 /// The device and the kernels, as shown to people: `cpu, avx512` or `gpu`.
 pub fn describe() -> String {
     if is_gpu() {

@@ -8,6 +8,7 @@ mod carried;
 mod planned;
 mod seats;
 mod step;
+mod warm_up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -258,7 +258,11 @@ impl WorkerLoop {
             let _ = send(replies, &FromWorker::Progress(layers));
         });
         match loaded {
-            Ok(shard) => {
+            Ok(mut shard) => {
+                let layers = shard.layers().len();
+                // Progress shows that the worker is at work. If it fails, an answer that fails for the same reason says so to
+                // whoever asked.
+                let _ = shard.warm_up(|| drop(send(replies, &FromWorker::Progress(layers))));
                 let kernels = if shard.is_fast() { "fast" } else { "plain" };
                 let device = format!("{}, {kernels}", hive_model::device::describe());
                 let arithmetic = match (hive_model::device::is_gpu(), shard.is_fast()) {
