@@ -5,13 +5,15 @@
 //! which shows how long a step takes alone. From then on, as long as steps take hardly longer, the pace grows; when they do,
 //! it is halved, and measured again how long they take alone, because a longer conversation takes longer, too.
 //!
-//! What holds: without an answer under way there is no limit, and no limit is below [`LOWEST_BYTES_PER_S`]. What a limit leaves
+//! What holds: without an answer under way there is no limit, and but for measuring, no limit is below [`LEAST_BYTES_PER_S`]. What a limit leaves
 //! unused stays unused: it is no promise to the copy. Pure: the caller passes the time.
 
 use std::time::{Duration, Instant};
 
-/// The pace that copies keep in any case, in bytes per second: about a hundredth of a core.
+/// The pace of copies while it is measured how long steps take alone, in bytes per second: about a hundredth of a core.
 const LOWEST_BYTES_PER_S: f64 = 3e6;
+/// The pace that they keep otherwise, however long steps take: about a twentieth of a core, which is what tokens can spare.
+const LEAST_BYTES_PER_S: f64 = 15e6;
 /// The pace of a copy that has just begun to give way.
 const FIRST_BYTES_PER_S: f64 = 32e6;
 /// Above the pace of any copy: from here on there is no limit.
@@ -146,7 +148,7 @@ impl Share {
                 self.growth = (self.growth * FASTER_GROWTH).min(FIRST_GROWTH);
             }
             Finding::Harmful => {
-                self.bytes_per_s = (self.bytes_per_s * BACK).max(LOWEST_BYTES_PER_S);
+                self.bytes_per_s = (self.bytes_per_s * BACK).max(LEAST_BYTES_PER_S);
                 self.growth = GROWTH;
                 self.measuring = Some(now + took * 2);
             }
@@ -278,7 +280,7 @@ mod tests {
         let mut machine = Machine::new(Duration::from_millis(200));
         machine.answers(100, Duration::from_millis(10));
         let (_, copied) = machine.answers(1000, Duration::from_millis(10));
-        assert!(copied > 1e6, "{copied}");
+        assert!(copied > 3e6, "{copied}");
     }
 
     #[test]
