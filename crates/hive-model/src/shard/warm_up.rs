@@ -9,8 +9,9 @@ use crate::hidden::Hidden;
 
 /// Numbers of rows, at least one for each class of kernels.
 const PIECES: [usize; 5] = [1, 2, 8, 32, 128];
-/// Sessions that decode together, of different lengths, and for how many steps: they share buffers from the second on.
-const TOGETHER: usize = 2;
+/// Sessions that decode together, of different lengths: first all but one of them, then all, for so many steps each. From
+/// the second step on, they share buffers.
+const TOGETHER: usize = 3;
 const STEPS: usize = 3;
 
 impl Shard {
@@ -42,10 +43,12 @@ impl Shard {
             self.open(scratch(number), SessionOptions::default())?;
             self.forward_all(&[(scratch(number), number, true)])?;
         }
-        let all: Vec<_> = (1..=TOGETHER).map(|number| (scratch(number), 1, true)).collect();
-        for _ in 0..STEPS.min(self.max_context.saturating_sub(TOGETHER)) {
-            self.forward_all(&all)?;
-            computed();
+        for together in [TOGETHER - 1, TOGETHER] {
+            let all: Vec<_> = (1..=together).map(|number| (scratch(number), 1, true)).collect();
+            for _ in 0..STEPS.min(self.max_context.saturating_sub(TOGETHER) / 2) {
+                self.forward_all(&all)?;
+                computed();
+            }
         }
         Ok(())
     }
@@ -88,7 +91,7 @@ mod tests {
             let mut shard = Shard::load(&files, &ShardOptions { layers, compute: Compute::Plain }, |_| ()).unwrap();
             let mut computed = 0;
             shard.computed_for_nobody(|| computed += 1).unwrap();
-            assert_eq!(computed, PIECES.len() + STEPS);
+            assert_eq!(computed, PIECES.len() + 2 * STEPS);
             (0..=TOGETHER).for_each(|number| shard.close(scratch(number)));
             assert_eq!(shard.kv_bytes(), 0);
         }
