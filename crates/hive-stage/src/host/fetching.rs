@@ -133,11 +133,8 @@ impl StageHost {
                 asked.into_iter().map(|peer| self.fetch_chunks(peer, digest, copy, sources)).collect();
             let mut timer = tokio::time::interval(REPORTS);
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let writing_out = write_out(copy);
-            tokio::pin!(writing_out);
             loop {
                 tokio::select! {
-                    error = &mut writing_out => return Err(FetchFailure::other(error)),
                     ended = asking.next() => match ended {
                         None => break,
                         Some(Ok(())) => {}
@@ -339,19 +336,6 @@ impl StageHost {
             self.catalogue().look_again();
         }
         Ok(())
-    }
-}
-
-/// Has the disk write a copy's bytes as they arrive. Returns only when the disk fails.
-async fn write_out(copy: &PartCopy) -> std::io::Error {
-    loop {
-        tokio::time::sleep(REPORTS).await;
-        let copy = copy.clone();
-        match tokio::task::spawn_blocking(move || copy.write_out()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(failed) => return std::io::Error::other(failed),
-        }
     }
 }
 

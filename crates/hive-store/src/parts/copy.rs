@@ -359,12 +359,6 @@ impl PartCopy {
         self.journal().settle(&self.0.manifest)
     }
 
-    /// Has the disk write the bytes written so far, while others are written: then [`Self::sync`] waits for little. An error
-    /// means that some are lost.
-    pub fn write_out(&self) -> io::Result<()> {
-        self.journal().write_out(&self.0.manifest)
-    }
-
     /// Records the model's identity, once enough is here to determine it.
     pub fn settle(&self, known: &Known) -> io::Result<()> {
         let text = serde_json::to_vec(known)?;

@@ -68,12 +68,7 @@ impl PartFile<'_> {
 
     /// Reads contents, holes included: the caller knows which blocks are present.
     pub(crate) fn read(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        self.open_contents()?.read_exact_at(bytes, at)
-    }
-
-    /// Opens the contents for reading.
-    pub(crate) fn open_contents(&self) -> io::Result<File> {
-        disk::open(self.folder, &self.contents(), Access::Read)
+        disk::open(self.folder, &self.contents(), Access::Read)?.read_exact_at(bytes, at)
     }
 
     fn contents(&self) -> String {

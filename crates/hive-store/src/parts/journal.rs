@@ -72,21 +72,6 @@ impl Journal<'_> {
         self.write(&BTreeSet::new())
     }
 
-    /// Makes the contents of all noted regions durable, and leaves the note as it is. Needs no lock.
-    pub(crate) fn write_out(&self, manifest: &Manifest) -> io::Result<()> {
-        let (_, regions) = self.read();
-        let files: BTreeSet<usize> = regions.iter().map(|(index, _)| *index).collect();
-        files.into_iter().filter_map(|index| manifest.files.get(index)).try_for_each(|file| {
-            let file = PartFile { folder: self.folder, name: &file.name, size: file.bytes };
-            match file.open_contents() {
-                Ok(contents) => contents.sync_data(),
-                // It was deleted meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
-        })
-    }
-
     /// Whether something was noted before the system last started. Needs no lock.
     pub(crate) fn is_stale(&self) -> bool {
         let (start, regions) = self.read();

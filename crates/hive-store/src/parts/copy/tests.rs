@@ -300,21 +300,6 @@ fn a_removed_copy_is_empty_for_all_who_have_it() {
 }
 
 #[test]
-fn what_is_written_out_is_still_noted_until_it_is_synced() {
-    let (_folder, store) = store();
-    let copy = store.open(&manifest()).unwrap();
-    copy.write_out().unwrap();
-    copy.write(&gguf(), 0, &blocks(0..1)).unwrap();
-    let note = || fs::read_to_string(copy.folder().join("unsynced")).unwrap().lines().count();
-    copy.write_out().unwrap();
-    assert_eq!(note(), 2);
-    copy.sync().unwrap();
-    assert_eq!(note(), 1);
-    fs::remove_file(copy.path()).unwrap();
-    copy.write_out().unwrap();
-}
-
-#[test]
 fn two_names_of_one_file_are_refused() {
     let (_folder, store) = store();
     let copy = store.open(&manifest()).unwrap();
