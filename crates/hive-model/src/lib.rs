@@ -13,6 +13,7 @@
 pub mod device;
 pub mod hidden;
 pub mod sampling;
+mod session_id;
 pub mod shard;
 mod span;
 

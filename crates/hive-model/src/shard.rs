@@ -6,6 +6,7 @@
 mod adapting;
 mod carried;
 mod planned;
+mod seating;
 mod seats;
 mod step;
 mod warm_up;
@@ -29,14 +30,11 @@ use crate::span::Span;
 use crate::stage::Stage;
 
 pub use crate::error::LoadError;
+pub use crate::session_id::SessionId;
 pub use carried::CarriedSession;
 pub use step::Step;
 
 use seats::Seats;
-
-/// Identifies a session on all stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionId(pub u128);
 
 /// Which layers to load, and with which kernels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -309,7 +307,7 @@ impl Shard {
     /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
-        // If it fails, those that shared buffers with the session are back at the beginning, where their next batch says so.
+        // If it fails, those that shared buffers with it are back at the beginning, and their next batch fails.
         let _ = self.unseat(|member| member == session);
     }
 

@@ -97,12 +97,18 @@ impl Serving {
             aliases: self.aliases_of(&shown, false),
             adapted: self.aliases_of(&shown, true),
             removable: name.as_ref().is_none_or(|name| name != models::starter_name()),
-            in_place: name.is_none() && whole_bytes.is_none(),
+            in_place: aside(|| self.is_only_listed(path)),
             name: shown,
             also_on,
             lacking,
             unusable,
         }
+    }
+
+    /// Whether a model was opened by its path, and is nothing that HiveMind downloaded.
+    fn is_only_listed(&self, path: &Path) -> bool {
+        let catalogue = self.host().catalogue();
+        catalogue.has_opened(path) && models::exact_name(path).is_none() && models::parts_at(path).is_none()
     }
 
     /// Loads a model ahead of the first question.
@@ -132,12 +138,9 @@ impl Serving {
         let path = aside(|| models::path(name))?;
         let parts = aside(|| models::parts_at(&path));
         let files = aside(|| models::files_of(&path)).or_else(|| parts.as_ref().map(|_| Vec::new()));
-        let is_listed_only = files.is_none() && self.host().catalogue().has_opened(&path);
-        let files = match files {
-            Some(files) => files,
-            None if is_listed_only => Vec::new(),
-            None => return Err(LetGoError::Foreign(name.to_owned())),
-        };
+        let is_only_listed = aside(|| self.is_only_listed(&path));
+        let files = if is_only_listed { Some(Vec::new()) } else { files };
+        let files = files.ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
         match self.unload_model(name).await {
             Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
             Err(error) => return Err(error),
@@ -149,7 +152,7 @@ impl Serving {
         let removed = tokio::task::spawn_blocking(removing).await;
         let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })?;
-        if is_listed_only {
+        if is_only_listed {
             self.host().catalogue().take_off(&path);
         }
         self.forget(name);

@@ -274,6 +274,7 @@ impl Catalogue {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         lock(&self.by_path).retain(|opened| *opened != path);
         lock(&self.latest).retain(|_, opened| *opened != path);
+        lock(&self.entries).remove(&path);
         self.news.notify_one();
     }
 

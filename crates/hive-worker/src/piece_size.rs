@@ -17,16 +17,27 @@ const FIRST_DOUBLED_ROWS: usize = 32;
 const MAX_ROWS: usize = 256;
 /// Time limit of a piece, in tokens. A token waits half of it on average.
 const PIECE_TOKENS: f64 = 1.5;
-/// A larger piece is also worth this many times the time of the fastest one.
+/// A piece may also take this many times as long as the fastest.
 const WORTH: f64 = 1.5;
+/// After this many pieces of a size, the next larger one is tried again: it may have been slow because of other work.
+const TRIED_AGAIN_AFTER: u32 = 64;
 
 #[derive(Debug)]
 pub(super) enum PieceSize {
     /// Rows that take as long as a piece may.
     Any(f64),
-    /// A power of two, and the time that each such size takes, in seconds; `None` if it was computed once. The first
-    /// time does not count: the driver prepares it.
-    Doubling(usize, BTreeMap<usize, Option<f64>>),
+    /// Powers of two.
+    Doubling(Doubling),
+}
+
+#[derive(Debug)]
+pub(super) struct Doubling {
+    rows: usize,
+    /// The time that each size takes, in seconds; `None` if it was computed once. The first time does not count: the
+    /// driver prepares it.
+    times: BTreeMap<usize, Option<f64>>,
+    /// Pieces of this size since it was chosen.
+    pieces: u32,
 }
 
 impl PieceSize {
@@ -35,15 +46,15 @@ impl PieceSize {
     }
 
     pub(super) fn doubling() -> Self {
-        Self::Doubling(FIRST_DOUBLED_ROWS, BTreeMap::new())
+        Self::Doubling(Doubling { rows: FIRST_DOUBLED_ROWS, times: BTreeMap::new(), pieces: 0 })
     }
 
     /// The rows of the next piece of a prompt of which this many are left.
     pub(super) fn of(&self, left: usize) -> usize {
         match self {
             Self::Any(rows) => *rows as usize,
-            Self::Doubling(..) if left < MIN_DOUBLED_ROWS => left,
-            Self::Doubling(rows, _) => (*rows).min(1 << left.ilog2()),
+            Self::Doubling(_) if left < MIN_DOUBLED_ROWS => left,
+            Self::Doubling(Doubling { rows, .. }) => (*rows).min(1 << left.ilog2()),
         }
     }
 
@@ -60,28 +71,38 @@ impl PieceSize {
                 let near = wanted.clamp(*size / 2.0, *size * 2.0);
                 *size = near.clamp(MIN_ROWS as f64, MAX_ROWS as f64);
             }
-            Self::Doubling(size, times) if rows.is_power_of_two() && rows >= MIN_DOUBLED_ROWS => {
-                let Some(known) = times.get_mut(&rows) else {
-                    times.insert(rows, None);
-                    return;
-                };
-                *known = Some(known.map_or(seconds, |before| before * 0.8 + seconds * 0.2));
-                let fastest = times.values().flatten().fold(f64::INFINITY, |fastest, time| fastest.min(*time));
-                let limit = (token_s * PIECE_TOKENS).max(fastest * WORTH);
-                let time_of = |rows: usize| times.get(&rows).copied().flatten();
-                let is_slower_than = |rows: usize, limit: f64| time_of(rows).is_some_and(|time| time > limit);
-                // Whether smaller pieces are faster is not known before one was computed.
-                let is_to_be_tried = rows > MIN_DOUBLED_ROWS && time_of(rows / 2).is_none();
-                if rows != *size {
-                    return;
-                }
-                if is_slower_than(rows, limit) || (is_to_be_tried && is_slower_than(rows, token_s * PIECE_TOKENS)) {
-                    *size = (rows / 2).max(MIN_DOUBLED_ROWS);
-                } else if rows < MAX_ROWS && !is_slower_than(rows * 2, limit) {
-                    *size = rows * 2;
-                }
-            }
-            Self::Doubling(..) => {}
+            Self::Doubling(doubling) => doubling.took(rows, seconds, token_s),
+        }
+    }
+}
+
+impl Doubling {
+    fn took(&mut self, rows: usize, seconds: f64, token_s: f64) {
+        if !rows.is_power_of_two() || rows < MIN_DOUBLED_ROWS {
+            return;
+        }
+        let Some(known) = self.times.get_mut(&rows) else {
+            self.times.insert(rows, None);
+            return;
+        };
+        *known = Some(known.map_or(seconds, |before| before * 0.8 + seconds * 0.2));
+        if rows != self.rows {
+            return;
+        }
+        self.pieces += 1;
+        if self.pieces > TRIED_AGAIN_AFTER {
+            self.times.remove(&(rows * 2));
+        }
+        let fastest = self.times.values().flatten().fold(f64::INFINITY, |fastest, time| fastest.min(*time));
+        let limit = (token_s * PIECE_TOKENS).max(fastest * WORTH);
+        let time_of = |rows: usize| self.times.get(&rows).copied().flatten();
+        let is_slower_than = |rows: usize, limit: f64| time_of(rows).is_some_and(|time| time > limit);
+        // Whether smaller pieces are faster is not known before one was computed.
+        let is_to_be_tried = rows > MIN_DOUBLED_ROWS && time_of(rows / 2).is_none();
+        if is_slower_than(rows, limit) || (is_to_be_tried && is_slower_than(rows, token_s * PIECE_TOKENS)) {
+            (self.rows, self.pieces) = ((rows / 2).max(MIN_DOUBLED_ROWS), 0);
+        } else if rows < MAX_ROWS && !is_slower_than(rows * 2, limit) {
+            (self.rows, self.pieces) = (rows * 2, 0);
         }
     }
 }
@@ -115,8 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn pieces_grow_again_when_what_slowed_them_is_over() {
+        let mut size = PieceSize::doubling();
+        let mut read = |us_per_row: u64| {
+            for _ in 0..1000 {
+                let rows = size.of(100_000);
+                size.took(rows, Duration::from_micros(2_000 + us_per_row * rows as u64), 5e-3);
+            }
+            size.of(100_000)
+        };
+        assert_eq!(read(5), 256);
+        assert_eq!(read(2_000), 8);
+        assert_eq!(read(5), 256);
+    }
+
+    #[test]
     fn what_is_left_of_a_prompt_has_few_sizes_too() {
-        let size = PieceSize::Doubling(64, BTreeMap::new());
+        let size = PieceSize::Doubling(Doubling { rows: 64, times: BTreeMap::new(), pieces: 0 });
         let mut left = 300;
         let mut pieces = Vec::new();
         while left > 0 {

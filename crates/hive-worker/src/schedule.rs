@@ -1,7 +1,7 @@
 //! Schedules a worker's batches: single tokens of every conversation first, then a piece of a prompt.
 //!
 //! A long prompt must not stall other conversations. While others are mid-answer, prompts are cut into pieces that take
-//! little longer than one token (`piece_size.rs`), and pieces and tokens alternate: a token waits for one piece at most,
+//! little longer than one token, or than the fastest piece (`piece_size.rs`), and pieces and tokens alternate: a token waits for one piece at most,
 //! and is not delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in.
 //!
 //! With [`Arithmetic::Exact`], results do not depend on the cuts: short chunks that wait are joined, and prompts of

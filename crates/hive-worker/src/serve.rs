@@ -260,8 +260,8 @@ impl WorkerLoop {
         match loaded {
             Ok(mut shard) => {
                 let layers = shard.layers().len();
-                // Progress shows that the worker is at work. If it fails, an answer that fails for the same reason says so to
-                // whoever asked.
+                // Progress shows that the worker is at work. If this fails, an answer that fails for the same reason
+                // says so.
                 let _ = shard.warm_up(|| drop(send(replies, &FromWorker::Progress(layers))));
                 let kernels = if shard.is_fast() { "fast" } else { "plain" };
                 let device = format!("{}, {kernels}", hive_model::device::describe());
@@ -368,6 +368,8 @@ impl WorkerLoop {
 fn failed(session: SessionId, position: Option<u32>, error: &ForwardError) -> FromWorker {
     let blame = match error {
         ForwardError::NotFinite(_) | ForwardError::Compute(_) => Blame::Own,
+        // What was computed before is lost here.
+        ForwardError::Position { at, given, .. } if at < given => Blame::Own,
         ForwardError::Input(_) => Blame::Previous,
         _ => Blame::Request,
     };

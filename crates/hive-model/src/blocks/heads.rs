@@ -293,7 +293,7 @@ impl Heads {
         Ok((keys, values, Some(before.logical_and(within)?)))
     }
 
-    /// The same for one token of every session, of which some share buffers: those together, and the others after them.
+    /// Attention for one token of every session, of which some share buffers: those together, and the others after them.
     fn attend_together(
         &self,
         qkv: &Array,

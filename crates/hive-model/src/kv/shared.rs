@@ -3,8 +3,8 @@
 //! On a GPU, preparing a small operation takes longer than computing it, and sessions with buffers of their own need
 //! several operations each in every layer. Here each session has a row, `[rows, kv_heads, capacity, head_dim]`, so a step
 //! has as many operations for 32 sessions as for one. Position `p` is in column `p` of the row, as in a buffer alone; a
-//! mask hides the columns past the shorter sessions' ends. All numbers in a buffer are finite up to the position after
-//! a session's last one: a mask hides numbers, but not NaN.
+//! mask hides the columns past the shorter sessions' ends. All numbers in a row are finite, also those behind its session's
+//! end: a mask hides numbers, but not NaN.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,11 @@ impl SharedCaches {
             }
             for row in &mut rows {
                 let Row::Joining(caches, positions) = row else { continue };
-                let LayerCache::Plain(cache) = &caches[layer] else { continue };
+                let cache = match &caches[layer] {
+                    LayerCache::Plain(cache) => cache,
+                    LayerCache::Shared => return Err(ComputeError::Mlx("a row of buffers that are gone".to_owned())),
+                    _ => continue,
+                };
                 let (keys, values) = cache.up_to(*positions);
                 for (parts, own) in parts.iter_mut().zip([keys, values]) {
                     parts.push(widened(&own, capacity)?);
@@ -113,7 +117,7 @@ impl SharedCaches {
             };
             let buffers = [joined(keys)?, joined(values)?];
             drop(parts);
-            mlx_rs::transforms::async_eval(&buffers)?;
+            mlx_rs::transforms::eval(&buffers)?;
             self.layers[layer] = Some(buffers);
         }
         (self.rows, self.capacity) = (rows.len(), capacity);
@@ -132,6 +136,36 @@ impl SharedCaches {
         let row = row as i32..row as i32 + 1;
         let copy = |buffer: &Array| buffer.index((row.clone(), .., ..capacity as i32, ..)).contiguous();
         Ok(Some(LayerCache::Plain(PlainCache { keys: copy(&buffers[0])?, values: copy(&buffers[1])? })))
+    }
+
+    /// Takes rows out of a layer's buffers, as caches of their own with these numbers of positions; only the rows that
+    /// stay are left. `None` for a layer without keys and values.
+    pub(crate) fn part(
+        &mut self,
+        layer: usize,
+        leaving: &[(usize, usize)],
+        staying: &[usize],
+    ) -> Result<Option<Vec<LayerCache>>, ComputeError> {
+        let copied = leaving.iter().map(|(row, positions)| self.copied(layer, *row, *positions));
+        let copied: Option<Vec<LayerCache>> = copied.collect::<Result<_, _>>()?;
+        mlx_rs::transforms::eval(copied.iter().flatten().flat_map(LayerCache::pending))?;
+        let Some(buffers) = self.layers[layer].take().filter(|_| !staying.is_empty()) else { return Ok(copied) };
+        let rows: Vec<i32> = staying.iter().map(|row| *row as i32).collect();
+        let rows = Array::from_slice(&rows, &[rows.len() as i32]);
+        let kept = [buffers[0].take_axis(&rows, 0)?, buffers[1].take_axis(&rows, 0)?];
+        mlx_rs::transforms::eval(&kept)?;
+        self.layers[layer] = Some(kept);
+        Ok(copied)
+    }
+
+    /// The number of layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Sets the number of rows, after [`Self::part`] of every layer.
+    pub(crate) fn has_rows(&mut self, rows: usize) {
+        self.rows = rows;
     }
 
     /// A step at these positions, one for each row.

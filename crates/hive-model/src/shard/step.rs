@@ -125,7 +125,10 @@ impl Shard {
         let read = step.tokens.read();
         if read.is_err() {
             // One that has ended stays where it is. If its rows are lost, too, its next turn fails here and is replayed.
-            self.forget(step.rows.iter().map(|(session, _)| *session).filter(|session| goes_on(*session)));
+            // Rows of buffers that others share are certainly lost.
+            let sessions = step.rows.iter().map(|(session, _)| *session);
+            let are_shared = self.seats.has_any(sessions.clone());
+            self.forget(sessions.filter(|session| are_shared || goes_on(*session)));
         }
         let (mut outputs, mut failed) = (Vec::with_capacity(step.rows.len()), Vec::new());
         for (row, &(id, position)) in step.rows.iter().enumerate() {
@@ -154,7 +157,7 @@ impl Shard {
                 },
             ));
         }
-        // If that fails, the members are back at the beginning, and their next batch says so.
+        // If that fails, the members are back at the beginning, and their next batch fails.
         let _ = self.unseat(|member| failed.contains(&member));
         outputs
     }

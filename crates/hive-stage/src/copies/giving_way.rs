@@ -1,16 +1,16 @@
-//! How fast models may be copied while this machine computes tokens: as fast as leaves the tokens their pace.
+//! How fast models may be copied while this machine computes tokens: as fast as they can be without slowing the tokens.
 //!
-//! Nobody can tell beforehand what a copy costs. On a machine with spare cores it costs tokens nothing; on another it takes the
-//! core that they need. So the token steps themselves decide. For a few steps after a prompt, copies go at the lowest pace,
-//! which shows how long a step takes alone. From then on, as long as steps take hardly longer, the pace grows; when they do,
-//! it is halved, and measured again how long they take alone, because a longer conversation takes longer, too.
+//! Nobody can tell beforehand what a copy costs. With spare cores it costs tokens nothing; without, it takes the core that
+//! they need. So the token steps themselves decide. For a few steps after a prompt, copies go at the lowest pace, which
+//! shows how long a step takes alone. From then on, the pace grows as long as steps hardly take longer. When they do, it is
+//! halved, and steps alone are timed again, because they take longer in a longer conversation, too.
 //!
-//! What holds: without an answer under way there is no limit, and but for measuring, no limit is below [`LEAST_BYTES_PER_S`]. What a limit leaves
-//! unused stays unused: it is no promise to the copy. Pure: the caller passes the time.
+//! Without an answer under way there is no limit. Except while steps alone are timed, no limit is below
+//! [`LEAST_BYTES_PER_S`]. A copy does not make up later for what it did not use. Pure: the caller passes the time.
 
 use std::time::{Duration, Instant};
 
-/// The pace of copies while it is measured how long steps take alone, in bytes per second: about a hundredth of a core.
+/// The pace of copies while steps alone are timed, in bytes per second: about a hundredth of a core.
 const LOWEST_BYTES_PER_S: f64 = 3e6;
 /// The pace that they keep otherwise, however long steps take: about a twentieth of a core, which is what tokens can spare.
 const LEAST_BYTES_PER_S: f64 = 15e6;
@@ -18,7 +18,7 @@ const LEAST_BYTES_PER_S: f64 = 15e6;
 const FIRST_BYTES_PER_S: f64 = 32e6;
 /// Above the pace of any copy: from here on there is no limit.
 const HIGHEST_BYTES_PER_S: f64 = 4e9;
-/// A copy at less than this pace counts as none: it lengthens a step by two hundredths at most.
+/// A copy at less than this pace counts as none: it lengthens a step by 2 % at most.
 const NOTABLE_BYTES_PER_S: f64 = 10e6;
 
 /// Token steps that are compared at a time.
@@ -142,7 +142,7 @@ impl Share {
         self.answering = Some(now + LINGER + took * 2);
         match finding {
             Finding::Nothing => {}
-            Finding::Measuring => self.measuring = Some(now + took * 2),
+            Finding::Measuring => self.measuring = self.measuring.max(Some(now + took * 2)),
             Finding::Harmless => {
                 self.bytes_per_s = (self.bytes_per_s * self.growth).min(HIGHEST_BYTES_PER_S);
                 self.growth = (self.growth * FASTER_GROWTH).min(FIRST_GROWTH);

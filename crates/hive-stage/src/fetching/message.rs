@@ -12,8 +12,8 @@ pub(crate) const STOPPED: &str = "it stopped sending; it may have left, or HiveM
 
 /// A message on a stream that was opened with `Request::Outline` or `Request::Bytes`.
 ///
-/// Contents are the end of a message, behind their number. So a message with their number in place of them is all that is
-/// sent before them, and a message with a slice borrows them from the buffer that they were received in.
+/// Contents come last in a message, after their length. So they can be sent from their own buffer, after a message with only
+/// the length, and be borrowed from the buffer in which they are received.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum TransferMessage<Contents = Raw> {
     /// The model's files. Comes first in an outline.

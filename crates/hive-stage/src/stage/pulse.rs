@@ -28,9 +28,21 @@ struct State {
     since: Option<Instant>,
     is_sending: bool,
     copies: Copies,
-    /// The token steps so far, and what had been copied at `since`.
+    /// The token steps so far, and the one that is being timed.
     steps: Steps,
+    timed: Option<Timed>,
+}
+
+/// A token that is timed from its order to its output. Of a batch, only one session is: the outputs of the others follow at
+/// once.
+#[derive(Debug)]
+struct Timed {
+    session: u128,
+    since: Instant,
+    /// What had been copied when it began.
     copied_bytes: u64,
+    /// Tokens that have come since, of any session.
+    tokens: usize,
 }
 
 impl State {
@@ -38,10 +50,16 @@ impl State {
         self.owed.values().fold(self.ended, |sum, rows| sum.saturating_add(*rows))
     }
 
-    /// A step of the worker begins now.
-    fn begin(&mut self) {
-        self.since = Some(Instant::now());
-        self.copied_bytes = self.copies.bytes();
+    /// Notes a token, which may be the end of a step.
+    fn token(&mut self, session: u128) {
+        let Some(timed) = &mut self.timed else { return };
+        timed.tokens += 1;
+        if timed.session == session {
+            let (took, tokens) = (timed.since.elapsed(), timed.tokens);
+            let copied_bytes = self.copies.bytes().saturating_sub(timed.copied_bytes);
+            self.copies.stepped(&mut self.steps, took, tokens, copied_bytes);
+            self.timed = None;
+        }
     }
 }
 
@@ -55,7 +73,7 @@ impl Activity {
             is_sending: false,
             copies,
             steps: Steps::default(),
-            copied_bytes: 0,
+            timed: None,
         })))
     }
 
@@ -71,18 +89,19 @@ impl Activity {
         if rows > 1 {
             // What follows a prompt is another answer.
             state.steps = Steps::default();
+            state.timed = None;
+        } else if state.timed.is_none() {
+            let copied_bytes = state.copies.bytes();
+            state.timed = Some(Timed { session, since: Instant::now(), copied_bytes, tokens: 0 });
         }
-        if state.since.is_none() {
-            state.begin();
-        }
+        state.since.get_or_insert_with(Instant::now);
     }
 
     /// Records a message of the worker, and the rows of a session that are done with it.
     pub(super) fn spoke(&self, done: Option<(u128, u32)>) {
         let mut state = self.lock();
-        let State { copies, steps, owed, copied_bytes, since, .. } = &mut *state;
-        if let (Some((_, 1)), Some(since)) = (done, since) {
-            copies.stepped(steps, since.elapsed(), owed.len(), copies.bytes().saturating_sub(*copied_bytes));
+        if let Some((session, 1)) = done {
+            state.token(session);
         }
         state.ended = 0;
         if let Some((session, rows)) = done
@@ -93,10 +112,7 @@ impl Activity {
                 state.owed.remove(&session);
             }
         }
-        state.since = None;
-        if !state.owed.is_empty() {
-            state.begin();
-        }
+        state.since = (!state.owed.is_empty()).then(Instant::now);
     }
 
     /// Records that a session has ended.
@@ -104,6 +120,9 @@ impl Activity {
         let mut state = self.lock();
         if let Some(rows) = state.owed.remove(&session) {
             state.ended = state.ended.saturating_add(rows);
+        }
+        if state.timed.as_ref().is_some_and(|timed| timed.session == session) {
+            state.timed = None;
         }
     }
 
@@ -132,6 +151,30 @@ mod tests {
 
     fn owed(activity: &Activity) -> u32 {
         activity.pulse(false, Instant::now()).owed_rows
+    }
+
+    #[test]
+    fn sessions_that_are_computed_together_are_one_step() {
+        let activity = Activity::new(Arithmetic::Exact, Copies::default());
+        for _ in 0..3 {
+            for session in 1..=4 {
+                activity.ordered(session, 1);
+            }
+            assert_eq!(activity.lock().timed.as_ref().map(|timed| timed.session), Some(1));
+            activity.spoke(Some((2, 1)));
+            activity.spoke(Some((3, 1)));
+            assert_eq!(activity.lock().timed.as_ref().map(|timed| timed.tokens), Some(2));
+            activity.spoke(Some((4, 1)));
+            activity.spoke(Some((1, 1)));
+            assert!(activity.lock().timed.is_none(), "it was noted");
+        }
+        // Whoever ends is not waited for, and a prompt is no token.
+        activity.ordered(1, 1);
+        activity.ended(1);
+        activity.ordered(5, 1);
+        assert_eq!(activity.lock().timed.as_ref().map(|timed| timed.session), Some(5));
+        activity.ordered(6, 30);
+        assert!(activity.lock().timed.is_none());
     }
 
     #[test]
