@@ -151,11 +151,13 @@ struct Session {
     /// The same as a device needs it for penalties; made when it first does.
     history: Option<History>,
     caches: Vec<LayerCache>,
+    /// Whether a failed computation took what had been computed.
+    is_reset: bool,
 }
 
 impl Session {
     fn new(options: SessionOptions, position: usize, answer: Vec<(usize, u32)>, caches: Vec<LayerCache>) -> Self {
-        Self { options, position, answer, history: None, caches }
+        Self { options, position, answer, history: None, caches, is_reset: false }
     }
 
     /// Brings what penalties need up to the tokens that are known here.
@@ -367,15 +369,18 @@ impl Shard {
         }
     }
 
-    /// Moves sessions back to the beginning: a computation that failed leaves nothing in their caches that counts.
+    /// Moves sessions back to the beginning, with those that share buffers with them: a computation that failed leaves
+    /// nothing in their caches that counts.
     fn forget(&mut self, sessions: impl Iterator<Item = SessionId>) {
-        for id in sessions {
-            self.seats.forget(id);
+        let mut lost: BTreeSet<SessionId> = sessions.collect();
+        if self.seats.members.iter().any(|member| lost.contains(member)) {
+            lost.extend(std::mem::take(&mut self.seats).members);
+        }
+        for id in lost {
             if let Some(session) = self.sessions.get_mut(&id)
                 && let Ok(caches) = self.stage.caches()
             {
-                session.caches = caches;
-                session.position = 0;
+                (session.caches, session.position, session.is_reset) = (caches, 0, true);
             }
         }
     }
@@ -407,6 +412,9 @@ impl Shard {
         let state = self.sessions.get(&slot.session).ok_or(ForwardError::UnknownSession(slot.session))?;
         if !seen.insert(slot.session) {
             return Err(ForwardError::Twice(slot.session));
+        }
+        if slot.position != state.position && state.position == 0 && state.is_reset {
+            return Err(ComputeError::Mlx("what was computed before was lost with a failure".to_owned()).into());
         }
         if slot.position != state.position {
             return Err(ForwardError::Position { session: slot.session, at: state.position, given: slot.position });

@@ -48,6 +48,7 @@ pub struct LoadingView {
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct ModelOnDisk {
     /// Its name in requests.
     pub name: String,

@@ -109,15 +109,17 @@ impl Doubling {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// The size after many pieces that take so long, beside tokens of 5 ms.
     fn settled(mut size: PieceSize, took_us: impl Fn(usize) -> u64) -> usize {
-        let mut computed = BTreeMap::new();
+        let mut computed = BTreeSet::new();
         for _ in 0..100 {
             let rows = size.of(100_000);
             // The first of its size is slow.
-            let first_us = if computed.insert(rows, ()).is_none() { 60_000 } else { 0 };
+            let first_us = if computed.insert(rows) { 60_000 } else { 0 };
             size.took(rows, Duration::from_micros(first_us + took_us(rows)), 5e-3);
         }
         size.of(100_000)

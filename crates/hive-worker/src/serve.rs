@@ -368,8 +368,6 @@ impl WorkerLoop {
 fn failed(session: SessionId, position: Option<u32>, error: &ForwardError) -> FromWorker {
     let blame = match error {
         ForwardError::NotFinite(_) | ForwardError::Compute(_) => Blame::Own,
-        // What was computed before is lost here.
-        ForwardError::Position { at, given, .. } if at < given => Blame::Own,
         ForwardError::Input(_) => Blame::Previous,
         _ => Blame::Request,
     };

@@ -211,13 +211,12 @@ impl SharedStep<'_> {
         };
         let end = self.positions.iter().max().map_or(0, |position| position + 1);
         let window = window.filter(|window| *window < end);
-        let (start, mask) = match self.masks.get(&window) {
-            Some((start, mask)) => (*start, mask.clone()),
-            None => {
-                let made = mask(&self.positions, window)?;
-                self.masks.insert(window, made.clone());
-                made
-            }
+        let (start, mask) = if let Some(known) = self.masks.get(&window) {
+            known.clone()
+        } else {
+            let made = mask(&self.positions, window)?;
+            self.masks.insert(window, made.clone());
+            made
         };
         let of = |buffer: &Array| -> Result<Array, ComputeError> {
             let read = buffer.index((.., .., start as i32..end as i32, ..));

@@ -121,7 +121,48 @@ fn sharing(positions: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use hive_weights::ModelFiles;
+
     use super::*;
+    use crate::shard::{ForwardError, Input, Output, Slot};
+    use crate::{Compute, SessionOptions, ShardOptions};
+
+    fn slot(&(session, position, token): &(u128, usize, u32)) -> Slot {
+        Slot { session: SessionId(session), position, input: Input::Tokens(vec![token]), sample: true }
+    }
+
+    fn decoded(shard: &mut Shard, batch: &[(u128, usize, u32)]) -> Vec<Output> {
+        shard.forward(&batch.iter().map(slot).collect::<Vec<_>>()).into_iter().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_fails_takes_those_with_it_that_share_its_buffers_and_nobody_else() {
+        let path = std::env::var_os("HIVEMIND_STARTER").map(PathBuf::from);
+        let files = ModelFiles::open(&path.expect("HIVEMIND_STARTER names the starter model")).unwrap();
+        let mut shard = Shard::load(&files, &ShardOptions { layers: 0..2, compute: Compute::Plain }, |_| ()).unwrap();
+        for session in 0..4 {
+            shard.open(SessionId(session), SessionOptions::default()).unwrap();
+        }
+        let first = decoded(&mut shard, &[(0, 0, 11), (1, 0, 12), (2, 0, 13)]);
+        let second = decoded(&mut shard, &[(0, 1, 21), (1, 1, 22), (2, 1, 23)]);
+        let fourth = decoded(&mut shard, &[(3, 0, 14)]);
+        assert_eq!(shard.seats.members, [0, 1, 2].map(SessionId));
+        shard.forget([SessionId(1)].into_iter());
+        assert!(shard.seats.members.is_empty());
+        let positions = [0, 1, 2, 3].map(|session| shard.position(SessionId(session)));
+        assert_eq!(positions, [Some(0), Some(0), Some(0), Some(1)]);
+        // What comes next finds nothing, and says whose fault that is.
+        let next = shard.forward(&[slot(&(2, 2, 33))]).remove(0);
+        assert!(matches!(next, Err(ForwardError::Compute(_))), "{next:?}");
+        // From the beginning, the same again; the fourth goes on.
+        let again = decoded(&mut shard, &[(0, 0, 11), (1, 0, 12), (2, 0, 13), (3, 1, 15)]);
+        assert_eq!(again[..3], first);
+        assert_eq!(decoded(&mut shard, &[(0, 1, 21), (1, 1, 22), (2, 1, 23)]), second);
+        shard.rollback(SessionId(3), 0).unwrap();
+        assert_eq!(decoded(&mut shard, &[(3, 0, 14)]), fourth);
+    }
 
     #[test]
     fn at_most_a_third_of_a_buffer_is_padding() {

@@ -21,11 +21,6 @@ impl Seats {
         self.caches.bytes()
     }
 
-    /// Whether one of these sessions shares buffers.
-    pub(super) fn has_any(&self, mut sessions: impl Iterator<Item = SessionId>) -> bool {
-        sessions.any(|session| self.row(session).is_some())
-    }
-
     pub(super) fn row(&self, session: SessionId) -> Option<usize> {
         self.members.iter().position(|member| *member == session)
     }
@@ -52,12 +47,5 @@ impl Seats {
         position: usize,
     ) -> Result<Option<LayerCache>, ComputeError> {
         self.row(session).map_or(Ok(None), |row| self.caches.copied(layer, row, position))
-    }
-
-    /// Forgets buffers that a failed computation may have written.
-    pub(super) fn forget(&mut self, session: SessionId) {
-        if self.row(session).is_some() {
-            *self = Self::default();
-        }
     }
 }

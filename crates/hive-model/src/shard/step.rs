@@ -125,10 +125,7 @@ impl Shard {
         let read = step.tokens.read();
         if read.is_err() {
             // One that has ended stays where it is. If its rows are lost, too, its next turn fails here and is replayed.
-            // Rows of buffers that others share are certainly lost.
-            let sessions = step.rows.iter().map(|(session, _)| *session);
-            let are_shared = self.seats.has_any(sessions.clone());
-            self.forget(sessions.filter(|session| are_shared || goes_on(*session)));
+            self.forget(step.rows.iter().map(|(session, _)| *session).filter(|session| goes_on(*session)));
         }
         let (mut outputs, mut failed) = (Vec::with_capacity(step.rows.len()), Vec::new());
         for (row, &(id, position)) in step.rows.iter().enumerate() {
@@ -141,21 +138,15 @@ impl Shard {
                     continue;
                 }
             };
-            outputs.push((
-                id,
-                position,
-                match token {
-                    Some(token) => {
-                        session.position = position + 1;
-                        session.sampled(position + 1, token);
-                        Ok(Output::Token(Sampled { token, logprob: None, top: Vec::new() }))
-                    }
-                    None => {
-                        failed.push(id);
-                        Err(ForwardError::NotFinite(self.layers.clone()))
-                    }
-                },
-            ));
+            let output = if let Some(token) = token {
+                session.position = position + 1;
+                session.sampled(position + 1, token);
+                Ok(Output::Token(Sampled { token, logprob: None, top: Vec::new() }))
+            } else {
+                failed.push(id);
+                Err(ForwardError::NotFinite(self.layers.clone()))
+            };
+            outputs.push((id, position, output));
         }
         // If that fails, the members are back at the beginning, and their next batch fails.
         let _ = self.unseat(|member| failed.contains(&member));
