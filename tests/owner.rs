@@ -102,7 +102,8 @@ fn models_are_listed_loaded_let_go_and_removed() {
     let own = own.to_str().unwrap();
     ann.run(&lab, &["models", "load", own]);
     assert!(ann.run(&lab, &["models", "list"]).contains(own));
-    ann.run(&lab, &["models", "remove", own]);
+    let removed = ann.run(&lab, &["models", "remove", own]);
+    assert!(removed.contains("from the list. Its files stay"), "{removed}");
     assert!(!ann.run(&lab, &["models", "list"]).contains(own) && Path::new(own).exists());
     patiently("it is not in memory", || common::children(ann.process()).is_empty());
     let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", own]);

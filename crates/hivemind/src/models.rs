@@ -84,7 +84,11 @@ pub(crate) async fn run(
         Models::Token { remove } => token(client, remove).await,
         Models::Remove { model } => {
             let _: Done = client.delete("/hive/v1/models", &[("model", model.clone())]).await?;
-            output::line(format_args!("Removed {model}."));
+            if Path::new(&model).exists() {
+                output::line(format_args!("Removed {model} from the list. Its files stay where they are."));
+            } else {
+                output::line(format_args!("Removed {model}."));
+            }
             Ok(())
         }
     }

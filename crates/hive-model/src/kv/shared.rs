@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use hive_kernels::KV_BLOCK;
 use mlx_rs::ops::indexing::IndexOp;
-use mlx_rs::{Array, Dtype, ops};
+use mlx_rs::{Array, ops};
 
 use super::{LayerCache, PlainCache};
 use crate::device::is_gpu;
@@ -164,7 +164,7 @@ impl SharedCaches {
     }
 
     /// Sets the number of rows, after [`Self::part`] of every layer.
-    pub(crate) fn has_rows(&mut self, rows: usize) {
+    pub(crate) fn set_rows(&mut self, rows: usize) {
         self.rows = rows;
     }
 
@@ -253,12 +253,8 @@ fn widened(buffer: &Array, capacity: usize) -> Result<Array, ComputeError> {
     if missing <= 0 {
         return Ok(if missing == 0 { buffer.clone() } else { buffer.index((.., .., ..capacity as i32, ..)) });
     }
-    let zeros = zeros([rows, heads, missing, width], buffer.dtype())?;
+    let zeros = ops::zeros_dtype(&[rows, heads, missing, width], buffer.dtype())?;
     Ok(if columns == 0 { zeros } else { ops::concatenate(&[buffer, &zeros], 2)? })
-}
-
-fn zeros(shape: [i32; 4], dtype: Dtype) -> Result<Array, ComputeError> {
-    Ok(ops::zeros_dtype(&shape, dtype)?)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Shard {
                 }
             }
         }
-        self.seats.caches.has_rows(staying.len());
+        self.seats.caches.set_rows(staying.len());
         self.seats.members = staying.iter().map(|row| members[*row]).collect();
         if staying.is_empty() {
             self.seats.caches = SharedCaches::default();
