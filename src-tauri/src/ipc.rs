@@ -1,5 +1,7 @@
 //! Commands of the windows. Each is a line or two: the node does the work.
 
+use std::path::PathBuf;
+
 use hive_node::settings::Settings;
 use hive_view::Snapshot;
 use tauri::ipc::Channel;
@@ -8,7 +10,7 @@ use tauri::{AppHandle, Manager, State, WebviewWindow};
 use crate::end::end;
 use crate::problem::Problem;
 use crate::shell::Shell;
-use crate::windows;
+use crate::{folder, windows};
 
 type Result<T> = std::result::Result<T, Problem>;
 
@@ -34,9 +36,20 @@ pub(crate) async fn watch(shell: State<'_, Shell>, snapshots: Channel<Snapshot>)
 #[specta::specta]
 pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
     let conversation = shell.chats.get(&id).await.map_err(Problem::of("conversations"))?;
-    let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
-    let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
+    let written = conversation.write_to(&exports(&app)?).map_err(Problem::of("not_exported"))?;
     Ok(written.display().to_string())
+}
+
+/// Shows the folder of exported conversations in the system's file manager.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn show_exports(app: AppHandle) -> Result<()> {
+    folder::show(&exports(&app)?)
+}
+
+/// Where conversations are exported to.
+fn exports(app: &AppHandle) -> Result<PathBuf> {
+    app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))
 }
 
 /// Remembers whether the owner wants notifications.
@@ -78,10 +91,7 @@ pub(crate) async fn show_settings(app: AppHandle) {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn show_conversation(app: AppHandle, id: String) {
-    // It becomes part of a script; an ID has no other characters.
-    if id.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
-        windows::show_page(&app, &format!("chat={id}"));
-    }
+    windows::show_conversation(&app, &id);
 }
 
 /// Hides the calling window.

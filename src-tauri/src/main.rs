@@ -89,6 +89,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         pages::request,
         pages::follow,
         ipc::export_conversation,
+        ipc::show_exports,
         programs::programs,
         programs::add_program,
         programs::revoke_program,

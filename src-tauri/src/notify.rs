@@ -34,11 +34,18 @@ pub(crate) fn tell(app: &AppHandle, language: Language, request: &Request) {
 pub(crate) fn tell_of_answer(app: &AppHandle, language: Language, ended: &Ended) {
     let words = words(language);
     let title = if ended.title.is_empty() { words.answer.to_owned() } else { ended.title.clone() };
-    show(app, words, title, words.answer_done.to_owned(), windows::show_main);
+    let id = ended.id.clone();
+    show(app, words, title, words.answer_done.to_owned(), move |app| windows::show_conversation(app, &id));
 }
 
 /// Shows a notification; `open` follows a click on it. Waiting for the click occupies a thread until it closes.
-fn show(app: &AppHandle, words: &'static Words, title: String, text: String, open: fn(&AppHandle)) {
+fn show(
+    app: &AppHandle,
+    words: &'static Words,
+    title: String,
+    text: String,
+    open: impl FnOnce(&AppHandle) + Send + 'static,
+) {
     let app = app.clone();
     std::thread::spawn(move || {
         let mut notification = Notification::new();

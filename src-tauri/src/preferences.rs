@@ -404,7 +404,10 @@ pub(crate) async fn change(app: AppHandle, shell: State<'_, Shell>, change: Chan
     if let Change::Browser(_) = change {
         shell.open_to_browsers(&app, &settings).await?;
     }
-    if let Err(unusable) = shortcut::listen(&app, before.quick_ask.as_deref(), settings.quick_ask.as_deref()) {
+    // No other change waits for a shortcut that another program has.
+    if let Change::QuickAsk(_) = change
+        && let Err(unusable) = shortcut::listen(&app, before.quick_ask.as_deref(), settings.quick_ask.as_deref())
+    {
         return Ok(Changed { preferences: shown(&app, &shell)?, refused: Some(unusable.into()) });
     }
     if settings != before {

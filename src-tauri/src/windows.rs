@@ -104,6 +104,14 @@ pub(crate) fn show_page(app: &AppHandle, page: &str) {
     show_main(app);
 }
 
+/// Shows a conversation in the main window.
+pub(crate) fn show_conversation(app: &AppHandle, id: &str) {
+    // It becomes part of a script; an ID has no other characters.
+    if id.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
+        show_page(app, &format!("chat={id}"));
+    }
+}
+
 /// Shows why the node could not start; closing this window quits the app.
 pub(crate) fn show_start_failure(app: &AppHandle) -> tauri::Result<()> {
     let window = window(app, START_FAILURE, "index.html").inner_size(520.0, 300.0).build()?;

@@ -67,7 +67,7 @@ fn what_is_no_model_says_so_and_what_was_deleted_meanwhile_is_not_there() {
     drag(&app, &[&notes, &pickle]).drop_here();
     let said = || app.text("main [role=alert]");
     patiently_or(said, || said().contains("notes.txt is not a model. Drop a .gguf file"));
-    assert!(said().contains("model.pt isn’t opened"), "{}", said());
+    assert!(said().contains("model.pt wasn’t opened"), "{}", said());
     let over = drag(&app, &[&gone]);
     std::fs::remove_file(&gone).unwrap();
     over.drop_here();

@@ -155,9 +155,12 @@ async fn rename(
 async fn draft(
     State(chats): State<Chats>,
     Path(id): Path<String>,
-    Json(ConversationDraft { draft }): Json<ConversationDraft>,
+    Json(ConversationDraft { draft, message }): Json<ConversationDraft>,
 ) -> Result<Json<Done>, Refusal> {
-    done(chats.draft(&id, &draft).await)
+    done(match message {
+        None => chats.draft(&id, &draft).await,
+        Some(message) => chats.edit(&id, &message, &draft).await,
+    })
 }
 
 async fn instruct(

@@ -215,6 +215,12 @@ impl Chats {
         Ok(self.on(id, move |store, id| store.draft(id, &draft)).await?)
     }
 
+    /// Saves an edited question that was not sent; an empty one ends the edit.
+    pub async fn edit(&self, id: &str, message: &str, text: &str) -> Result<()> {
+        let (message, text) = (message.to_owned(), text.to_owned());
+        Ok(self.on(id, move |store, id| store.edit(id, &message, &text)).await?)
+    }
+
     /// Sets model and sampling.
     pub async fn set_choices(&self, id: &str, choices: Choices) -> Result<()> {
         Ok(self.on(id, move |store, id| store.set_choices(id, &choices)).await?)

@@ -73,6 +73,8 @@ pub struct Message {
     pub note: Option<String>,
     /// How an answer was computed; none for messages of older versions.
     pub computed: Option<Computed>,
+    /// What its owner is changing a question to, and has not sent yet.
+    pub edit: Option<String>,
     /// All versions of this message, oldest first, this one among them: an edited question or another answer is a branch.
     pub branches: Vec<String>,
 }

@@ -7,7 +7,7 @@ use crate::conversation::{Conversation, Message, Role};
 use crate::{prompt, rows};
 
 /// The version of the tables written here.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// Conversations and their messages, since version 2.
 const CONVERSATIONS: &str = "CREATE TABLE conversation (
@@ -34,6 +34,9 @@ const SHELF: &str = "ALTER TABLE conversation ADD COLUMN named INTEGER NOT NULL 
      CREATE TABLE prompt (id TEXT PRIMARY KEY, name TEXT NOT NULL, text TEXT NOT NULL, starter INTEGER NOT NULL) STRICT;
      CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
+/// Edited questions that are not sent yet, since version 4.
+const EDITS: &str = "ALTER TABLE message ADD COLUMN edit TEXT";
+
 /// The version that a file has; 0 for a new one.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -52,8 +55,11 @@ pub(crate) fn update(connection: &mut Connection) -> rusqlite::Result<()> {
     if before < 2 {
         transaction.execute_batch(CONVERSATIONS)?;
     }
-    transaction.execute_batch(SHELF)?;
-    prompt::begin(&transaction)?;
+    if before < 3 {
+        transaction.execute_batch(SHELF)?;
+        prompt::begin(&transaction)?;
+    }
+    transaction.execute_batch(EDITS)?;
     if before == 1 {
         take_over(&transaction)?;
     }

@@ -94,6 +94,11 @@ impl Store {
             // `SQLite`'s own lower() knows ASCII only.
             connection
                 .create_scalar_function("folded", 1, flags, |context| Ok(context.get::<String>(0)?.to_lowercase()))?;
+            connection.create_scalar_function("holds", 2, flags, |context| {
+                let (text, words): (String, String) = (context.get(0)?, context.get(1)?);
+                let text = text.to_lowercase();
+                Ok(words.split_whitespace().all(|word| text.contains(word)))
+            })?;
             layout::update(connection)?;
             clean(connection)
         };
@@ -130,7 +135,7 @@ impl Store {
                 "WITH found AS (
                      SELECT id, title, updated_s, pinned, archived, leaf,
                          (SELECT max(number) FROM message
-                          WHERE ?1 <> '' AND conversation = conversation.id AND instr(folded(text), ?1)) AS hit
+                          WHERE ?1 <> '' AND conversation = conversation.id AND holds(text, ?1)) AS hit
                      FROM conversation
                      WHERE NOT deleted AND EXISTS (SELECT 1 FROM message WHERE conversation = conversation.id)
                  )
@@ -138,7 +143,7 @@ impl Store {
                  FROM found LEFT JOIN message ON message.number = coalesce(hit,
                      (SELECT number FROM message WHERE message.id = leaf),
                      (SELECT max(number) FROM message WHERE conversation = found.id))
-                 WHERE ?1 = '' OR hit IS NOT NULL OR instr(folded(title), ?1)
+                 WHERE ?1 = '' OR hit IS NOT NULL OR holds(title, ?1)
                  ORDER BY pinned DESC, updated_s DESC LIMIT ?2",
             )?;
             let entry = |row: &Row<'_>| {
@@ -209,6 +214,13 @@ impl Store {
         self.set(id, "draft = ?2", draft)
     }
 
+    /// Keeps an edited question that was not sent; an empty one ends the edit.
+    pub(crate) fn edit(&self, id: &str, message: &str, text: &str) -> Result<()> {
+        let sql = "UPDATE message SET edit = NULLIF(?3, '') WHERE id = ?2 AND conversation = ?1";
+        let changed = self.change(|transaction| transaction.execute(sql, [id, message, text]))?;
+        if changed == 0 { Err(StoreError::NoMessage(message.to_owned())) } else { Ok(()) }
+    }
+
     /// Sets model and sampling.
     pub(crate) fn set_choices(&self, id: &str, choices: &Choices) -> Result<()> {
         let choices = json(choices).map_err(|error| self.failed(error))?;
@@ -251,7 +263,7 @@ impl Store {
     }
 
     /// Adds a question and the beginning of its answer, which it returns. With `edited`, the question is another version
-    /// of that message. Otherwise it follows the last message shown, and the draft goes, since it was sent. Names the
+    /// of that message, whose edit ends. Otherwise it follows the last message shown, and the draft goes, since it was sent. Names the
     /// conversation after its first question. None if there is no message `edited`.
     pub(crate) fn ask(&self, id: &str, edited: Option<&str>, text: &str, seed: u32) -> Result<Option<Message>> {
         let asked = self.change(|transaction| {
@@ -264,6 +276,9 @@ impl Store {
                     None => return Ok(Ok(None)),
                 },
             };
+            if let Some(edited) = edited {
+                transaction.execute("UPDATE message SET edit = NULL WHERE id = ?1", [edited])?;
+            }
             let question = Message { role: Role::User, text: text.to_owned(), complete: true, ..new_message() };
             add(transaction, id, parent.as_deref(), &question)?;
             let answer = Message { role: Role::Assistant, seed, ..new_message() };
@@ -396,7 +411,7 @@ fn read(connection: &Connection, id: &str) -> rusqlite::Result<Option<Conversati
     let all = places(connection, id)?;
     let branches = Branches::new(&all);
     let mut query = connection
-        .prepare_cached("SELECT role, text, tokens, seed, complete, note, computed FROM message WHERE id = ?1")?;
+        .prepare_cached("SELECT role, text, tokens, seed, complete, note, computed, edit FROM message WHERE id = ?1")?;
     for index in branches.path(leaf.as_deref()) {
         conversation.messages.push(query.query_row([&all[index].id], |row| {
             let (role, tokens): (String, Vec<u8>) = (row.get(0)?, row.get(2)?);
@@ -413,6 +428,7 @@ fn read(connection: &Connection, id: &str) -> rusqlite::Result<Option<Conversati
                 complete: row.get(4)?,
                 note: row.get(5)?,
                 computed: computed.and_then(|computed| serde_json::from_str::<Computed>(&computed).ok()),
+                edit: row.get(7)?,
                 branches: branches.versions(index),
             })
         })?);
@@ -459,7 +475,8 @@ fn snippet(text: &str, words: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // Lower case may have another length, so the place is counted in characters, which is close enough for a passage.
     let lower = line.to_lowercase();
-    let at = lower.find(words).map_or(0, |at| lower[..at].chars().count());
+    let first = || words.split_whitespace().find_map(|word| lower.find(word));
+    let at = lower.find(words).or_else(first).map_or(0, |at| lower[..at].chars().count());
     let skipped = at.saturating_sub(SNIPPET_LEAD);
     let passage: String = line.chars().skip(skipped).take(SNIPPET).collect();
     if skipped > 0 { format!("…{passage}") } else { passage }

@@ -52,6 +52,10 @@ fn a_search_finds_words_in_any_script_and_says_where() {
     let by_title = store.list("nachtisch").unwrap();
     assert_eq!((by_title[0].found.as_ref(), by_title[0].snippet.starts_with("word word")), (None, true));
     assert_eq!(store.list("").unwrap()[0].found, None);
+    // Words need not stand together, but all of them in one message.
+    let apart = store.list("zimt mit").unwrap();
+    assert_eq!((apart.len(), apart[0].found.as_ref()), (1, Some(&answer.id)));
+    assert!(store.list("zimt birnen").unwrap().is_empty());
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn a_file_of_version_2_keeps_its_conversations_and_gets_prompts() {
     let (id, _) = asked(&store, "Plan a week", "Go");
     let begun = store.begin().unwrap().id;
     let back = "DROP TABLE preset; DROP TABLE prompt; DROP TABLE setting; ALTER TABLE conversation DROP COLUMN named;
-                PRAGMA user_version = 2;";
+                ALTER TABLE message DROP COLUMN edit; PRAGMA user_version = 2;";
     store.connection().execute_batch(back).unwrap();
     drop(store);
     let store = Store::open(folder.path()).unwrap();
@@ -198,6 +202,26 @@ fn a_file_of_version_2_keeps_its_conversations_and_gets_prompts() {
     assert_eq!(store.prompts().unwrap().len(), 4);
     // A title may be a person's; that of a chat without a question is none.
     assert!(store.untitled(&id).unwrap().is_none() && store.untitled(&begun).unwrap().is_some());
+}
+
+#[test]
+fn an_edited_question_is_there_after_a_restart_until_it_is_sent_or_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (id, _) = asked(&store, "Plan a week", "Go");
+    let question = store.get(&id).unwrap().unwrap().messages[0].id.clone();
+    store.edit(&id, &question, "Plan a month").unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    let edit = |store: &Store| store.get(&id).unwrap().unwrap().messages[0].edit.clone();
+    assert_eq!(edit(&store).as_deref(), Some("Plan a month"));
+    store.edit(&id, &question, "").unwrap();
+    assert_eq!(edit(&store), None);
+    store.edit(&id, &question, "Plan a year").unwrap();
+    assert!(store.ask(&id, Some(&question), "Plan a year", 1).unwrap().is_some());
+    store.choose(&id, &question).unwrap();
+    assert_eq!((edit(&store), texts(&store, &id)[0].as_str()), (None, "Plan a week"));
+    assert!(matches!(store.edit("none", &question, "x"), Err(StoreError::NoMessage(_))));
 }
 
 #[test]

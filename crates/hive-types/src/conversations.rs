@@ -56,6 +56,9 @@ pub struct ConversationMessage {
 pub struct ConversationDraft {
     /// The text.
     pub draft: String,
+    /// The question that it changes; by default it is the next question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A system prompt: `POST /hive/v1/conversations/{id}/instructions`.

@@ -90,8 +90,8 @@ describe("what is no model", () => {
 
   it("says what can be dropped, in one sentence or two", async () => {
     expect(await sentence({ kind: "other" })).toBe("X is not a model. Drop a .gguf file, or a folder with config.json and .safetensors files.");
-    expect(await sentence({ kind: "pickled" })).toContain("can run any program");
-    expect(await sentence({ kind: "gone" })).toBe("X isn’t there any more.");
+    expect(await sentence({ kind: "pickled" })).toContain("can contain code");
+    expect(await sentence({ kind: "gone" })).toBe("X no longer exists.");
     expect(await sentence({ kind: "closed" })).toContain("permission");
     expect(await sentence({ kind: "parts_missing", missing: 1, of: 3 })).toContain("1 of the 3 files of X is missing");
     expect(await sentence({ kind: "no_config" })).toContain("config.json");

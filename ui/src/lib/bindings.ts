@@ -26,6 +26,8 @@ export const commands = {
 	follow: (topic: string, path: string, events: Channel<string>) => typedError<null, Problem>(__TAURI_INVOKE("follow", { topic, path, events })),
 	/**  Exports a conversation to a file in the owner's Downloads folder; returns its path. */
 	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
+	/**  Shows the folder of exported conversations in the system's file manager. */
+	showExports: () => typedError<null, Problem>(__TAURI_INVOKE("show_exports")),
 	/**  The API and the programs that may use it. */
 	programs: () => typedError<Programs, Problem>(__TAURI_INVOKE("programs")),
 	/**  Creates a token for a program, and returns it: the only time that it can be shown. */
@@ -575,6 +577,8 @@ export type Message = {
 	note?: string | null,
 	/**  How an answer was computed; none for messages of older versions. */
 	computed?: Computed | null,
+	/**  What its owner is changing a question to, and has not sent yet. */
+	edit?: string | null,
 	/**  All versions of this message, oldest first, this one among them: an edited question or another answer is a branch. */
 	branches?: string[],
 };

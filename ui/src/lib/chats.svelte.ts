@@ -1,8 +1,10 @@
 /** The conversations, as the node keeps them: the list, and the one that is open. */
 
 import { api } from "./api";
+import { type Composed, compose, parse } from "./attachments";
 import { commands } from "./bindings";
 import { call, why } from "./call";
+import { copy } from "./clipboard";
 import type { ChatEvent, Choices, Conversation, Entry, Status } from "./conversation";
 import { download } from "./download";
 import { inApp } from "./place";
@@ -33,6 +35,13 @@ const NONE: Conversation = {
   archived: false,
 };
 
+interface News {
+  text: string;
+  undo?: () => Promise<unknown>;
+  /** What can be done with it. */
+  more?: { word: string; act: () => Promise<unknown> };
+}
+
 class Chats {
   list = $state.raw<Entry[]>([]);
   /** Whether the list has been read. */
@@ -51,18 +60,24 @@ class Chats {
   system = $state("");
   choices = $state<Choices>(NONE.choices);
   problem = $state("");
-  /** The last action, and the conversation that undoing it restores. */
-  news = $state<{ text: string; undo?: string } | undefined>();
-  /** The message to scroll to: the passage that a search found. */
+  /** Edited questions that are not sent yet, by message. */
+  edits = $state<Record<string, Composed>>({});
+  /** The last action, and how it is undone. */
+  news = $state.raw<News | undefined>();
+  /** The message to scroll to, which a search found. */
   sought = $state<string | null>(null);
+  /** The words that were searched for. */
+  soughtWords = "";
 
-  /** Ends when the last deletion has. */
-  #deletion: Promise<unknown> = Promise.resolve();
+  /** Earlier actions that can still be undone. */
+  #earlier: News[] = [];
+  /** The conversation that is being deleted here. */
+  #removing = "";
   #started = false;
   /** Writes of drafts, one after the other, so that the newest is last. */
   #writes: Promise<unknown> = Promise.resolve();
-  /** Drafts not written yet, by route. */
-  #typed = new Map<string, unknown>();
+  /** Drafts not written yet, by what they are of. */
+  #typed = new Map<string, { route: string; body: unknown }>();
   /** The draft and the choices for the conversation that is being opened. */
   #early: { draft?: string; system?: string; choices?: Partial<Choices> } = {};
   #pause: ReturnType<typeof setTimeout> | undefined;
@@ -90,6 +105,8 @@ class Chats {
     Object.assign(this, { list: [], listed: false, words: "", archive: false, open: NONE, problem: "", news: undefined, sought: null });
     Object.assign(this, { grown: "", answering: null, draft: "", system: "", choices: NONE.choices });
     this.#typed.clear();
+    this.edits = {};
+    this.#earlier = [];
     this.#early = {};
     this.#started = false;
   }
@@ -106,12 +123,12 @@ class Chats {
     await this.#attempt(() => this.#open(async () => (await api.post<Conversation>("/conversations")).id));
   }
 
-  /** Opens a conversation; with `message`, at that message. */
-  async show(id: string, message: string | null = null): Promise<void> {
+  /** Opens a conversation; with `message`, at these words of that message. */
+  async show(id: string, message: string | null = null, words = ""): Promise<void> {
     await this.#attempt(async () => {
       if (id !== this.open.id) await this.#open(() => Promise.resolve(id));
       if (message && !this.open.messages.some(({ id }) => id === message)) await this.choose(message);
-      this.sought = message;
+      [this.sought, this.soughtWords] = [message, words];
     });
   }
 
@@ -143,6 +160,10 @@ class Chats {
       case "whole": {
         const { conversation } = event;
         const before = this.open.id;
+        if (conversation.id !== before) {
+          const edited = conversation.messages.flatMap(({ id, edit }) => (edit === null ? [] : [[id, parse(edit)] as const]));
+          this.edits = Object.fromEntries(edited);
+        }
         this.open = conversation;
         if (conversation.id !== before) {
           ({ draft: this.draft, system: this.system } = conversation);
@@ -166,7 +187,7 @@ class Chats {
         this.#show(event.status);
         break;
       case "deleted":
-        if (!this.news?.undo) void this.begin();
+        if (!this.#removing) void this.begin();
         break;
     }
   }
@@ -203,33 +224,65 @@ class Chats {
   async remove(id: string, title: string): Promise<void> {
     await this.#attempt(async () => {
       await this.#settle();
-      this.news = { text: words.deleted(title), undo: id };
+      this.#removing = id;
       const deletion = api.delete(`/conversations/${id}`);
-      // A failure is told below.
-      this.#deletion = deletion.catch(() => undefined);
-      await deletion;
-      if (id === this.open.id) await this.begin();
+      const undo = async (): Promise<void> => {
+        // An answer in progress is saved before its conversation is deleted: a deletion that is undone at once must not
+        // happen afterwards. A failure is told below.
+        await deletion.catch(() => undefined);
+        await api.post(`/conversations/${id}/restore`);
+      };
+      this.#tell({ text: words.deleted(title), undo });
+      try {
+        await deletion;
+        if (id === this.open.id) await this.begin();
+      } finally {
+        if (this.#removing === id) this.#removing = "";
+      }
     });
   }
 
-  /** Restores the conversation deleted last. */
+  /** Tells of an action. What can be undone before it still can be afterwards. */
+  #tell(news: News): void {
+    if (this.news?.undo) this.#earlier.push(this.news);
+    this.news = news;
+  }
+
+  /** Undoes the last action, and offers the one before. */
   async undo(): Promise<void> {
-    const id = this.news?.undo;
+    const undo = this.news?.undo;
+    this.news = this.#earlier.pop();
+    if (undo) await this.#attempt(undo);
+  }
+
+  /** Closes the news. */
+  dismiss(): void {
     this.news = undefined;
-    if (!id) return;
-    // An answer in progress is saved before its conversation is deleted: a deletion that is undone at once must not
-    // happen afterwards.
-    await this.#deletion;
-    await this.#attempt(() => api.post(`/conversations/${id}/restore`));
+    this.#earlier = [];
   }
 
   async export(): Promise<void> {
-    this.news = undefined;
     await this.#attempt(async () => {
       const { id, title } = this.open;
-      if (inApp()) this.news = { text: words.exported(await call(commands.exportConversation(id))) };
+      if (inApp()) {
+        const text = words.exported(await call(commands.exportConversation(id)));
+        this.#tell({ text, more: { word: words.showInFolder, act: () => call(commands.showExports()) } });
+      }
       else download(`${title || id}.md`, (await api.get<{ markdown: string }>(`/conversations/${id}/markdown`)).markdown);
     });
+  }
+
+  /** Copies the branch that is shown, as Markdown. Within the click: later, a web view refuses. */
+  async copy(): Promise<void> {
+    const { title, messages } = this.open;
+    const turns = messages.map(({ role, text }) => `## ${role === "user" ? words.you : words.answer}\n\n${text.trimEnd()}`);
+    this.#tell({ text: (await copy([`# ${title || words.newChat}`, ...turns, ""].join("\n\n"))) ? words.copied : words.notCopied });
+  }
+
+  /** Does what the news offers. */
+  async act(): Promise<void> {
+    const act = this.news?.more?.act;
+    if (act) await this.#attempt(act);
   }
 
   drafted(text: string): void {
@@ -251,10 +304,44 @@ class Chats {
     this.#write("choices", $state.snapshot(this.choices));
   }
 
-  /** Writes the open conversation's draft after a pause. */
-  #write(what: string, body: unknown): void {
-    if (!this.open.id) return;
-    this.#typed.set(`/conversations/${this.open.id}/${what}`, body);
+  /** Begins to edit a question, or changes what it is edited to. */
+  rewrite(message: string, edit: Composed): void {
+    this.edits[message] = edit;
+    const draft = compose(edit.text, edit.files);
+    this.#write("draft", { draft: draft === this.#text(message) ? "" : draft, message }, message);
+  }
+
+  /** Ends an edit without sending it. What was changed can be brought back. */
+  dropEdit(message: string): void {
+    const edit = this.edits[message];
+    if (!edit) return;
+    const of = this.open;
+    this.#endEdit(message);
+    this.#write("draft", { draft: "", message }, message);
+    if (compose(edit.text, edit.files) === this.#text(message)) return;
+    this.#tell({
+      text: words.editDropped,
+      undo: async () => {
+        if (this.open.id !== of.id) await this.#open(() => Promise.resolve(of.id));
+        this.rewrite(message, edit);
+      },
+    });
+  }
+
+  #text(message: string): string | undefined {
+    return this.open.messages.find(({ id }) => id === message)?.text;
+  }
+
+  #endEdit(message: string): void {
+    const { [message]: _, ...others } = this.edits;
+    this.edits = others;
+  }
+
+  /** Writes a draft of the open conversation after a pause. */
+  #write(what: string, body: unknown, part = ""): void {
+    const { id } = this.open;
+    if (!id) return;
+    this.#typed.set(`${id} ${what} ${part}`, { route: `/conversations/${id}/${what}`, body });
     clearTimeout(this.#pause);
     this.#pause = setTimeout(() => void this.#settle(), TYPING_PAUSE_MS);
   }
@@ -266,7 +353,7 @@ class Chats {
 
   #settle(): Promise<unknown> {
     clearTimeout(this.#pause);
-    for (const [route, body] of this.#typed) {
+    for (const { route, body } of this.#typed.values()) {
       this.#writes = this.#writes.then(() => this.#attempt(() => api.post(route, body)));
     }
     this.#typed.clear();
@@ -275,42 +362,53 @@ class Chats {
 
   async send(): Promise<void> {
     const text = this.draft.trim();
-    if (!text || this.answering || !this.open.id) return;
-    this.problem = "";
+    const { id } = this.open;
+    if (!text || this.answering || !id) return;
     await this.#settle();
-    this.draft = "";
-    if (!(await this.#attempt(() => api.post(`/conversations/${this.open.id}/ask`, { text })))) this.draft = text;
+    if (this.open.id === id) this.draft = "";
+    // The draft is on the node until the question is asked there.
+    const asked = await this.#ask(id, "ask", { text });
+    if (!asked && this.open.id === id) this.draft = text;
   }
 
   /** Asks another version of a question; the one before stays as a branch. */
-  async edit(message: string, text: string): Promise<boolean> {
-    this.problem = "";
-    await this.#settle();
-    return this.#attempt(() => api.post(`/conversations/${this.open.id}/ask`, { text, edited: message }));
+  async edit(message: string): Promise<void> {
+    const edit = this.edits[message];
+    const text = edit ? compose(edit.text.trim(), edit.files) : "";
+    if (text && (await this.#ask(this.open.id, "ask", { text, edited: message }))) this.#endEdit(message);
   }
 
   /** Gives another answer to a question; `message` is the question or its answer. */
   async again(message: string): Promise<void> {
-    this.problem = "";
-    await this.#settle();
-    await this.#attempt(() => api.post(`/conversations/${this.open.id}/again`, { message }));
+    await this.#ask(this.open.id, "again", { message });
   }
 
   /** Resumes a stopped or interrupted answer from its last token. */
   async goOn(): Promise<void> {
-    this.problem = "";
-    await this.#settle();
-    await this.#attempt(() => api.post(`/conversations/${this.open.id}/resume`));
+    await this.#ask(this.open.id, "resume");
   }
 
   async stop(): Promise<void> {
-    await this.#settle();
-    await this.#attempt(() => api.post(`/conversations/${this.open.id}/stop`));
+    await this.#ask(this.open.id, "stop");
   }
 
   /** Shows the branch of a version of a message. */
   async choose(message: string): Promise<void> {
-    await this.#attempt(() => api.post(`/conversations/${this.open.id}/choose`, { message }));
+    const { id } = this.open;
+    await this.#attempt(() => api.post(`/conversations/${id}/choose`, { message }));
+  }
+
+  /** Acts on a conversation, which may no longer be the open one by the time that its drafts are written. */
+  async #ask(id: string, what: string, body?: unknown): Promise<boolean> {
+    this.problem = "";
+    await this.#settle();
+    try {
+      await api.post(`/conversations/${id}/${what}`, body);
+      return true;
+    } catch (thrown) {
+      if (this.open.id === id) this.problem = why(thrown);
+      return false;
+    }
   }
 
   /** Tries something; says why it failed. */

@@ -71,6 +71,7 @@ export const english = {
   rename: "Rename",
   openFolder: "Open Folder",
   welcome: "Welcome to HiveMind",
+  welcomeNoModel: "No model is here yet. Get one in Models, then ask something below.",
   welcomeAsk: "Ask something below. A small model is built in, so you can start right away, even with one machine.",
   stepAsk: "1  Ask",
   stepShare: "2  Share",
@@ -87,12 +88,12 @@ export const english = {
   hubToken: "Hugging Face token",
   hubTokenIs: "A token for models whose licence you have accepted there. It stays on this machine, and only your own downloads use it.",
   tokenStored: "A token is saved",
-  tokenOfEnvironment: "HF_TOKEN is used",
+  tokenOfEnvironment: "Using HF_TOKEN",
   saveToken: "Save token",
   forgetToken: "Remove token",
   makeToken: "Make a token",
   openItsPage: "Open its page",
-  pinnedMeans: "A pinned model stays in memory once it is loaded, and on this disk.",
+  pinnedMeans: "A pinned model stays loaded, and is never deleted to free space.",
   alsoCalled: (names: string[]) => `Also called ${names.join(", ")}`,
   withAdapter: (names: string[]) => `With an adapter: ${names.join(", ")}`,
   removeModel: "Delete…",
@@ -110,7 +111,10 @@ export const english = {
       ? `Uses ${gigabytes(needs)} on this machine`
       : `Uses ${gigabytes(needs)}; ${gigabytes(has)} available on ${several(machines, "machine", "machines")}`,
   exported: (file: string) => `Saved as ${file}`,
+  showInFolder: "Show in Folder",
+  copyChat: "Copy Chat",
   export: "Export",
+  editDropped: "The edit was discarded",
   deleted: (title: string) => `Deleted “${title}”`,
   undo: "Undo",
   dismiss: "Dismiss",
@@ -157,7 +161,7 @@ export const english = {
     green: "Green",
     graphite: "Graphite",
   } satisfies Record<Accent, string>,
-  notify: "Notify when a machine wants to join",
+  notify: "Notify of join requests and finished answers",
   network: "Network",
   shownName: "Name on other machines",
   lanOnly: "Stay on the local network",
@@ -300,7 +304,7 @@ export const english = {
   alwaysOpen: "Do not ask again for this site",
   askAgain: "Ask Again for This Site",
   leadsElsewhere: (site: string) => `The link’s text says ${site}, but it leads elsewhere.`,
-  foreignLetters: "This site’s name has letters that can pass for others. Check that it is the site you mean.",
+  foreignLetters: "This address uses look-alike letters. Check that it is the site you mean.",
   menu: "Menu",
   cut: "Cut",
   paste: "Paste",
@@ -387,7 +391,7 @@ export const english = {
   // Machines and the popover.
   joined: (names: string[]) => `${names.join(" and ")} ${names.length === 1 ? "is" : "are"} in.`,
   removeAsks: (name: string) =>
-    `Remove ${name}? It will no longer compute for you, and you have to pair again to undo this.`,
+    `Remove ${name}? It will no longer compute for you. You can undo this for 30 seconds; after that, you have to pair again.`,
   removeAsk: "Remove…",
   removed: (name: string) => `Removed ${name}`,
   didToday: (answers: number, tokens: number) => `${several(answers, "answer", "answers")}, ${decimal(tokens)} tokens`,
@@ -412,8 +416,10 @@ export const english = {
   browserPlace: (place: "off" | "here" | "network"): string =>
     place === "off" ? "Off" : place === "here" ? "On this machine" : "On this network",
   browserLink: "Make a link",
+  browserLinkMade: "Link to HiveMind",
+  browserClosed: "Browsers can’t be let in right now. Turn this off and on again.",
   browserCode: "QR code of the link",
-  browserOnce: (minutes: number) => `Opens one browser, once, within ${minutes} minutes.`,
+  browserOnce: (minutes: number) => `Works once, in one browser, for ${minutes} minutes.`,
   browserWarns:
     "The browser warns that it does not know this machine. Continue only if the certificate it shows has this SHA-256 fingerprint:",
   enter: "This browser is not connected",
@@ -432,7 +438,7 @@ export const english = {
   webAddress: "https://",
   data: "Data",
   dataFolder: "Data folder",
-  logFolder: "Log of other machines’ actions here",
+  logFolder: "Activity log",
   openLog: "Open Log",
   resetSettings: "Reset settings",
   resetDots: "Reset…",
@@ -466,7 +472,7 @@ export const english = {
     }
   },
   api: "API for programs",
-  apiIs: "Programs on this machine can use your models as they use OpenAI’s. Each needs a key.",
+  apiIs: "Programs on this machine can use your models through an OpenAI-compatible API. Each needs a key.",
   apiOff: (why: string) => `Off: ${why}`,
   useAnotherPortNow: "Use Another Port and Restart",
   keys: "Keys",
@@ -494,6 +500,8 @@ export const english = {
   takesDisk: (size: string) => `${size} on disk`,
   unusableModels: "Can’t be used",
   sentence: (why: string) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
+  cannotLoad: "HiveMind can’t load this model. Its files are damaged or incomplete, or it’s of a kind that isn’t supported yet.",
+  details: "Details",
   downloadAgain: "If it should work, delete it and download it again.",
   // Models that are added by hand.
   addModel: "Add a file or folder…",
@@ -516,9 +524,9 @@ export const english = {
       case "no_weights":
         return `${name} has no weights. Drop a folder with config.json and .safetensors files.`;
       case "pickled":
-        return `${name} isn’t opened: .bin, .pt, .pth and .ckpt files can run any program. Look for the model’s .gguf or .safetensors files.`;
+        return `${name} wasn’t opened: .bin, .pt, .pth and .ckpt files can contain code. Look for the model’s .gguf or .safetensors files.`;
       case "gone":
-        return `${name} isn’t there any more.`;
+        return `${name} no longer exists.`;
       case "closed":
         return `${name} can’t be read: you don’t have permission to open it.`;
       case "unnameable":
@@ -552,7 +560,7 @@ export const english = {
       case "comfortable":
         return "Fits comfortably";
       case "snug":
-        return `Fits snugly: ${gigabytes(fit.left_bytes)} left on ${fit.machine}`;
+        return `Tight fit: ${gigabytes(fit.left_bytes)} left on ${fit.machine}`;
       case "needs_more":
         return `Needs ${gigabytes(fit.bytes)} more`;
       default:
@@ -564,7 +572,7 @@ export const english = {
   isLoaded: "Loaded",
   chatWith: "Chat",
   suggested: "A model for this swarm",
-  suggests: (name: string) => `Only the small starter model is here. ${name} fits your machines well.`,
+  suggests: (name: string) => `You only have the small starter model. ${name} fits your machines well.`,
   getSized: (name: string, size: string) => `Get ${name} (${size})`,
   findAnother: "Find another…",
   pickAnother: "Find a model…",
@@ -634,7 +642,7 @@ export const english = {
   usedForNew: "✓ Used for new chats",
   deletePreset: "Delete preset",
   deletedPreset: (name: string) => `Deleted the preset “${name}”`,
-  nameChats: "The model names new chats",
+  nameChats: "Let the model name new chats",
   prompts: "Prompts",
   findPrompt: "Find a prompt",
   insertAPrompt: "Insert a prompt (/)",
@@ -646,7 +654,7 @@ export const english = {
   deletedPrompt: (name: string) => `Deleted the prompt “${name}”`,
   promptName: "Name",
   promptText: "Text",
-  promptFields: "A word in double braces, such as {{language}}, is asked for each time.",
+  promptFields: "You’re asked to fill in each word in double braces, such as {{language}}.",
   insertPrompt: "Insert",
   /** The prompts that come with HiveMind, by their ID. */
   starters: {

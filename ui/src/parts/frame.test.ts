@@ -102,7 +102,7 @@ describe("a link", () => {
   it("says what is wrong with it", async () => {
     links.ask("https://bank.com:x@аpple.com/login", "bank.com");
     await screen.findByText(/leads elsewhere/);
-    expect(screen.getByText(/letters that can pass for others/)).toBeTruthy();
+    expect(screen.getByText(/look-alike letters/)).toBeTruthy();
     expect(screen.getByRole("heading").textContent).toContain("xn--pple-43d.com");
     expect(place("dialog b").textContent).toBe("xn--pple-43d.com");
     expect(screen.getByRole("group", { name: "Address" }).textContent?.trim()).toBe("https://bank.com:x@xn--pple-43d.com/login");

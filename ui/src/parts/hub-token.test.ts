@@ -30,7 +30,7 @@ describe("a token", () => {
     expect(await barriers()).toEqual([]);
     backend.answers["GET /hub-token"] = () => ({ stored: false, in_environment: true });
     await fireEvent.click(screen.getByRole("button", { name: "Remove token" }));
-    await waitFor(() => expect(field().placeholder).toBe("HF_TOKEN is used"));
+    await waitFor(() => expect(field().placeholder).toBe("Using HF_TOKEN"));
     expect(backend.of("DELETE /hub-token")).toHaveLength(1);
     expect(screen.queryByRole("button", { name: "Remove token" })).toBeNull();
   });

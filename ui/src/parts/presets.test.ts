@@ -122,7 +122,7 @@ it("names a preset until Escape, which stops no answer", async () => {
 
 it("lets the model name new chats, or not", async () => {
   await openPanel();
-  const box = screen.getByLabelText<HTMLInputElement>("The model names new chats");
+  const box = screen.getByLabelText<HTMLInputElement>("Let the model name new chats");
   expect(box.checked).toBe(true);
   await fireEvent.click(box);
   await waitFor(() => expect(node.titles).toBe(false));

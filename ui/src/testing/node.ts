@@ -15,6 +15,7 @@ export const message = (more: Partial<Message>): Message => ({
   complete: true,
   note: null,
   computed: null,
+  edit: null,
   branches: [more.id ?? "m"],
   ...more,
 });
@@ -33,6 +34,8 @@ export class FakeNode {
   answering = new Map<string, string>();
   /** Requests that changed something: method, path, body. */
   asked: [string, string, unknown][] = [];
+  /** What a request waits for, by its end. */
+  held: Record<string, Promise<unknown>> = {};
   /** What a request is refused with, by its end. */
   refused: Record<string, string> = {};
   /** Counts the tokens of a text; without it, the tokenizer is not read yet. */
@@ -104,7 +107,12 @@ export class FakeNode {
     return null;
   }
 
-  request({ method, path, body }: { method: string; path: string; body: string | null }): string {
+  request(asked: { method: string; path: string; body: string | null }): string | Promise<string> {
+    const held = Object.entries(this.held).find(([end]) => asked.path.endsWith(end))?.[1];
+    return held ? held.then(() => this.#request(asked)) : this.#request(asked);
+  }
+
+  #request({ method, path, body }: { method: string; path: string; body: string | null }): string {
     const given = body === null ? undefined : (JSON.parse(body) as Record<string, unknown>);
     if (path === "/hive/v1/models/tokens") return this.#counted(given?.text as string);
     const [, , , , id = "", what = ""] = path.split(/[/?]/);
@@ -149,9 +157,12 @@ export class FakeNode {
       this.answering.set(id, made.id);
     };
     switch (what) {
-      case "draft":
-        found.draft = given.draft as string;
+      case "draft": {
+        const edited = found.messages.find(({ id }) => id === given.message);
+        if (edited) edited.edit = (given.draft as string) || null;
+        else found.draft = given.draft as string;
         return;
+      }
       case "choices":
         found.choices = given as unknown as typeof choices;
         return;

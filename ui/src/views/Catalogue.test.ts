@@ -168,7 +168,7 @@ describe("a model", () => {
     const snug = await card("Snug");
     expect(snug.getByText(/^30.5B, 3.3B active/)).toBeTruthy();
     expect(snug.getByText("4-bit · 5.0 GB")).toBeTruthy();
-    expect(snug.getByText("Fits snugly: 1.2 GB left on Attic").className).toContain("snug");
+    expect(snug.getByText("Tight fit: 1.2 GB left on Attic").className).toContain("snug");
     expect(snug.getByRole("button").textContent?.trim()).toBe("Get");
     const small = await card("Small");
     expect(small.getByText(/^596M ·/)).toBeTruthy();

@@ -275,6 +275,50 @@ describe("a question", () => {
     await waitFor(() => expect(node.asked.at(-1)).toEqual(["POST", "/conversations/c/choose", { message: "q1" }]));
   });
 
+  it("that is being edited is there again after a look elsewhere, and after Escape", async () => {
+    node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" }), message({ id: "a1", text: "1" })]);
+    await open();
+    const reopen = async (): Promise<void> => {
+      await fireEvent.click(await waitFor(() => listed("Lisbon")));
+      await waitFor(() => expect(body()).toContain("1"));
+    };
+    await reopen();
+    await fireEvent.click(screen.getByRole("button", { name: "Edit" }));
+    await fireEvent.input(screen.getByDisplayValue("One?"), { target: { value: "Uno?" } });
+    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
+    await waitFor(() => expect(chats.open.id).not.toBe("c"));
+    await reopen();
+    const edit = screen.getByDisplayValue("Uno?");
+    await fireEvent.keyDown(edit, { key: "Escape" });
+    await waitFor(() => expect(screen.queryByDisplayValue("Uno?")).toBeNull());
+    await fireEvent.click(screen.getByRole("button", { name: "Undo" }));
+    expect(await screen.findByDisplayValue("Uno?")).toBeTruthy();
+    // Nothing is kept of an edit that was cancelled or changed nothing.
+    await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));
+    chats.leave();
+    await waitFor(() => expect(node.conversations.get("c")!.messages[0]!.edit).toBeNull());
+    expect(screen.getByRole("button", { name: "Undo" })).toBeTruthy();
+  });
+
+  it("is asked in its own chat, however soon another is opened", async () => {
+    node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" }), message({ id: "a1", text: "1" })]);
+    const id = await open();
+    let release = (): void => {};
+    node.held[`/conversations/${id}/draft`] = new Promise<void>((done) => (release = done));
+    node.refused[`/conversations/${id}/ask`] = "no machine is left";
+    await type("Hello");
+    await fireEvent.keyDown(field(), { key: "Enter" });
+    void fireEvent.click(await waitFor(() => listed("Lisbon")));
+    release();
+    await waitFor(() => expect(body()).toBe("1"));
+    await waitFor(() => expect(calls()).toContain(`POST /conversations/${id}/ask`));
+    expect(calls().filter((call) => call.endsWith("/ask"))).toEqual([`POST /conversations/${id}/ask`]);
+    // What failed there, and its question, stay there.
+    expect(field().value).toBe("");
+    expect(screen.queryByRole("alert")).toBeNull();
+    expect(node.conversations.get(id)!.draft).toBe("Hello");
+  });
+
   it("that was asked last is edited with the up arrow in an empty field", async () => {
     const id = await open();
     await ask("Hello");

@@ -169,7 +169,7 @@ describe("removing a machine", () => {
     await ask();
     const question = screen.getByRole("alertdialog");
     expect(question.textContent).toContain(
-      "Remove Mac mini? It will no longer compute for you, and you have to pair again to undo this.",
+      "Remove Mac mini? It will no longer compute for you. You can undo this for 30 seconds; after that, you have to pair again.",
     );
     expect(document.activeElement?.textContent).toBe("Cancel");
     await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));

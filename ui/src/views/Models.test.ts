@@ -132,7 +132,9 @@ describe("models", () => {
     const broken = await screen.findByRole("article", { name: "/home/me/models/broken" });
     const said = within(broken);
     expect(said.getByRole("heading").textContent).toBe("broken");
-    expect(said.getByText("Config.json: EOF while parsing an object.")).toBeTruthy();
+    expect(said.getByText(/^HiveMind can’t load this model/)).toBeTruthy();
+    // A reader's own words are for whoever looks for the cause.
+    expect(said.getByText("Config.json: EOF while parsing an object.").closest("details")?.open).toBe(false);
     expect(said.queryByRole("button", { name: "Load" })).toBeNull();
     // A size of nothing is no size.
     expect(broken.textContent).not.toContain("MB");
@@ -156,7 +158,7 @@ describe("models", () => {
     const added = within(await screen.findByRole("article", { name: "/home/me/größer als 7 B.gguf" }));
     expect(added.getByRole("heading").textContent).toBe("größer als 7 B.gguf");
     await waitFor(() => expect(screen.getByText("Added größer als 7 B.gguf.").getAttribute("role")).toBe("status"));
-    expect(screen.getByRole("alert").textContent).toContain("weights.pt isn’t opened");
+    expect(screen.getByRole("alert").textContent).toContain("weights.pt wasn’t opened");
     expect(backend.of("POST /models/load")).toEqual([{ model: "/home/me/größer als 7 B.gguf" }]);
     // Whoever uses the keyboard stays where they are.
     expect(document.activeElement).toBe(button);
