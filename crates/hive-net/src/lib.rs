@@ -45,3 +45,7 @@ pub use protocol::Protocol;
 pub use strangers::Origin;
 pub use token_bucket::TokenBucket;
 pub use wire::{Element, Frame, HEADER_BYTES, Header, Kind, WireError};
+
+#[cfg(test)]
+#[path = "../../../tests/common/golden.rs"]
+mod golden;
