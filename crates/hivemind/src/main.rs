@@ -25,10 +25,11 @@ mod values;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, ShareOptions};
+use arguments::{Arguments, Command};
 use client::Client;
 use failure::{Failure, report};
 use hive_types::SharingChange;
+use peers::ShareOptions;
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == hive_node::worker::SUBCOMMAND) {

@@ -71,6 +71,10 @@ pub(crate) fn machine_name(text: &str) -> Result<String, String> {
     if border::label(text).is_empty() { Err("a machine needs a name".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// Help text of the model argument.
+pub(crate) const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache; append :Q4_0 or @revision to choose \
+                     one of several. Defaults to the starter model";
+
 /// Makes the path of a file or folder absolute, since the node has another working directory. Anything else is a name.
 #[allow(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 pub(crate) fn model(text: &str) -> Result<String, std::convert::Infallible> {
