@@ -19,7 +19,7 @@ pub(crate) struct NodeArguments {
     #[arg(long, env = "HIVEMIND_NAME", value_name = "N", value_parser = values::machine_name)]
     pub(crate) name: Option<String>,
     /// Maximum memory to share, such as 8GB
-    #[arg(long, env = "HIVEMIND_MEMORY", value_name = "BYTES")]
+    #[arg(long, env = "HIVEMIND_MEMORY", value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// Share no memory; only use memory that other machines share
     #[arg(long, env = "HIVEMIND_NO_SHARE")]
