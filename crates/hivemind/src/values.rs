@@ -41,7 +41,7 @@ where
     move |text: &str| {
         let number: Option<N> = text.parse().ok().filter(|number: &N| numbers.contains(number));
         number.ok_or_else(|| {
-            let listed: Vec<String> = numbers.iter().map(N::to_string).collect();
+            let listed: Vec<String> = numbers.iter().map(ToString::to_string).collect();
             format!("\"{text}\" is not one of {}", listed.join(", "))
         })
     }
