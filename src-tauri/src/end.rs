@@ -5,6 +5,7 @@ use tauri::{AppHandle, Manager};
 use crate::shell::Shell;
 
 /// Quits the app after draining the node; restarts it if `again` is set.
+#[allow(clippy::disallowed_methods, reason = "the task waits for all others, and ends the process")]
 pub(crate) fn end(app: &AppHandle, again: bool) {
     let app = app.clone();
     tauri::async_runtime::spawn(async move {
@@ -14,6 +15,7 @@ pub(crate) fn end(app: &AppHandle, again: bool) {
             shell.chats.close().await;
             shell.node.leave().await;
             shell.node.stop().await;
+            shell.end_tasks().await;
         }
         if again {
             app.restart();

@@ -20,7 +20,7 @@ type Result<T> = std::result::Result<T, Problem>;
 pub(crate) async fn watch(shell: State<'_, Shell>, snapshots: Channel<Snapshot>) -> Result<()> {
     let mut shown = shell.shown();
     shown.mark_changed();
-    tauri::async_runtime::spawn(async move {
+    shell.spawn(async move {
         while shown.changed().await.is_ok() {
             let now = shown.borrow_and_update().clone();
             if snapshots.send(now).is_err() {

@@ -171,7 +171,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                 mac::bar(app.handle(), words::language(&app.state::<Shell>().started))?;
             }
             let opening = app.handle().clone();
-            tauri::async_runtime::spawn(async move {
+            app.state::<Shell>().spawn(async move {
                 let shell = opening.state::<Shell>();
                 if let Err(problem) = shell.open_to_browsers(&opening, &shell.started).await {
                     tracing::warn!("{problem:?}");
@@ -182,7 +182,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                 tracing::warn!("the shortcut for a question is off: {unusable:?}");
             }
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
-            tauri::async_runtime::spawn(async move {
+            app.state::<Shell>().spawn(async move {
                 let app = handle.clone();
                 handle.state::<Shell>().follow(app, tray).await;
             });

@@ -38,7 +38,7 @@ impl Shell {
             Choice::Update => {
                 windows::show_page(app, "settings");
                 let app = app.clone();
-                tauri::async_runtime::spawn(async move { update::go_on(&app).await });
+                self.spawn(async move { update::go_on(&app).await });
                 Ok(())
             }
             Choice::Quit => {

@@ -39,8 +39,8 @@ pub(crate) async fn follow(
             }
         }
     };
-    #[allow(clippy::disallowed_methods, reason = "it ends when the window follows something else, or with the app")]
-    let task = AbortOnDropHandle::new(tokio::spawn(sending));
+    // It ends when the window follows something else.
+    let task = AbortOnDropHandle::new(shell.spawn(sending));
     shell.subscriptions().insert((window.label().to_owned(), topic), task);
     Ok(())
 }

@@ -12,8 +12,11 @@ use hive_node::settings::Settings;
 use hive_node::{Code, Node, PeerId};
 use hive_view::{Snapshot, State, Taste, Update, menu, snapshot};
 use tauri::AppHandle;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::off::{ApiState, Off};
 use crate::problem::Problem;
@@ -26,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Refresh interval of the speed while the node computes.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the end of the app waits for its tasks. They end where they next wait.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The app's state.
 pub(crate) struct Shell {
@@ -45,6 +51,12 @@ pub(crate) struct Shell {
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
     /// The streams that windows follow, by window and topic.
     subscriptions: Mutex<HashMap<(String, String), AbortOnDropHandle<()>>>,
+    /// The app's tasks; they end with it.
+    tasks: TaskTracker,
+    /// Cancelled when the app ends.
+    ending: CancellationToken,
+    /// Runs the tasks that the menu and the windows start outside of it.
+    runtime: Handle,
     /// The settings at the start; some changes wait for the next one.
     pub(crate) started: Settings,
     api: ApiState,
@@ -89,7 +101,41 @@ impl Shell {
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
         let (folder, offer, subscriptions) = (folder.to_owned(), Mutex::default(), Mutex::default());
         let direct = Direct::new(node.clone(), chats.clone());
-        Ok(Self { node, chats, direct, folder, shown, update, settings, offer, subscriptions, started, api })
+        let (tasks, ending, runtime) = (TaskTracker::new(), CancellationToken::new(), Handle::current());
+        Ok(Self {
+            node,
+            chats,
+            direct,
+            folder,
+            shown,
+            update,
+            settings,
+            offer,
+            subscriptions,
+            tasks,
+            ending,
+            runtime,
+            started,
+            api,
+        })
+    }
+
+    /// Spawns a task, which ends with the app at the latest.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let ending = self.ending.clone();
+        let until_the_end = async move {
+            ending.run_until_cancelled(task).await;
+        };
+        self.tasks.spawn_on(until_the_end, &self.runtime)
+    }
+
+    /// Ends all tasks, and waits until they have ended.
+    pub(crate) async fn end_tasks(&self) {
+        self.ending.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(TASKS_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("{} tasks of the app had not ended when it quit", self.tasks.len());
+        }
     }
 
     /// The API for programs on this machine, or why it is off.

@@ -3,6 +3,7 @@
 //! Label changes are applied in place, so that an open menu stays open; only a change of its entries rebuilds the menu.
 
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 
 use hive_view::{Entry, State};
 use tauri::image::Image;
@@ -22,7 +23,8 @@ enum Shown {
 
 /// The tray.
 pub(crate) struct Tray {
-    icon: TrayIcon<Wry>,
+    /// Tauri removes it when the app exits. It is not dropped before: its count of owners is not atomic.
+    icon: ManuallyDrop<TrayIcon<Wry>>,
     state: Option<State>,
     entries: Vec<Entry>,
     shown: HashMap<String, Shown>,
@@ -38,7 +40,7 @@ impl Tray {
             // On macOS, a left click opens the popover and a right click the menu.
             .show_menu_on_left_click(false)
             .build(app)?;
-        Ok(Self { icon, state: None, entries: Vec::new(), shown: HashMap::new() })
+        Ok(Self { icon: ManuallyDrop::new(icon), state: None, entries: Vec::new(), shown: HashMap::new() })
     }
 
     /// Updates the icon and the menu.

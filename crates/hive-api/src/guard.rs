@@ -238,7 +238,7 @@ mod tests {
         let named = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&named(&["app://obsidian.md"]), &named(&["host.docker.internal"])).unwrap();
         let address = "127.0.0.1:4483".parse().unwrap();
-        let web = Arc::new(Web::new(folder.path(), address, Arc::default()));
+        let web = Arc::new(Web::new(folder.path(), address, Arc::default(), tokio_util::task::TaskTracker::new()));
         let guard = Guard::here(tokens, Arc::default(), web, address, allowed);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {

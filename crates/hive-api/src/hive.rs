@@ -11,7 +11,7 @@ use futures_util::Stream;
 use hive_node::audit;
 use hive_node::data::NotKept;
 use hive_node::serving::ModelRequest;
-use hive_node::{Code, DecideError, INVITE_VALID_FOR, Node, PairError, PeerId, Rights, Ticket};
+use hive_node::{Code, DecideError, INVITE_VALID_FOR, Node, PairError, PeerId, Rights, Ticket, border};
 use hive_types::{
     Approval, Done, Invitation, InviteRequest, JoinRequest, PairingCode, PeerName, PeerView, PlanQuery, PlanView,
     RightsChange, SharingChange, SharingReply, Status, Update, ViewQuery,
@@ -198,6 +198,9 @@ async fn rename(
     Path(who): Path<String>,
     Json(PeerName { name }): Json<PeerName>,
 ) -> Result<Json<Done>, Refusal> {
+    if border::label(&name).is_empty() {
+        return Err(Refusal::bad("invalid_value", "a machine needs a name"));
+    }
     node.rename(find(&node, &who)?, &name).map_err(not_kept)?;
     Ok(done())
 }

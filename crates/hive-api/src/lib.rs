@@ -52,7 +52,7 @@ use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use routes::Routes;
 use shared::{Local, Shared};
@@ -107,8 +107,8 @@ pub struct Api {
     network: Router,
     /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
-    /// Completes when the last connection has closed.
-    served: JoinHandle<()>,
+    /// The servers here and for other devices; each ends when its last connection has closed.
+    tasks: TaskTracker,
 }
 
 impl std::fmt::Debug for Api {
@@ -138,7 +138,8 @@ impl Api {
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
         let links = Arc::new(web::Links::default());
-        let web = Arc::new(web::Web::new(folder, address, links.clone()));
+        let tasks = TaskTracker::new();
+        let web = Arc::new(web::Web::new(folder, address, links.clone(), tasks.clone()));
         let local = Local { node: node.clone(), chats };
         let quit = watch::channel(false).0;
         let shared = Shared { node: node.clone(), tokens: tokens.clone(), web: web.clone(), links, address, quit };
@@ -155,9 +156,8 @@ impl Api {
         let guarded = |guard| app.clone().layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check));
         let (app, network) = (guarded(here), guarded(network));
         let (stop, stopped) = oneshot::channel();
-        #[allow(clippy::disallowed_methods, reason = "Api::stop waits for it")]
-        let served = tokio::spawn(server::serve(listener, None, app, server::Limits::default(), stopped));
-        Ok(Self { address, warning, tokens, web, node, network, stop, served })
+        tasks.spawn(server::serve(listener, None, app, server::Limits::default(), stopped));
+        Ok(Self { address, warning, tokens, web, node, network, stop, tasks })
     }
 
     /// Stops accepting requests and waits up to two seconds for responses in progress. Pending answers return what they
@@ -165,8 +165,8 @@ impl Api {
     pub async fn stop(self) {
         drop(self.stop);
         self.web.close().await;
-        // If the server panicked, there is nothing left to wait for.
-        let _ = self.served.await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them; port

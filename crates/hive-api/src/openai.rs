@@ -155,13 +155,13 @@ async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>)
 }
 
 /// Maximum request body, in bytes: the longest conversation with all its JSON, at several bytes per character.
-pub(crate) const LONGEST_BODY_BYTES: usize = 64 << 20;
+pub(crate) const LONGEST_BODY_BYTES: usize = 64_000_000;
 
 #[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
 fn too_long(rejection: BytesRejection) -> Refusal {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!("the request is longer than {} MiB", LONGEST_BODY_BYTES >> 20);
+            let message = format!("the request is longer than {} MB", LONGEST_BODY_BYTES / 1_000_000);
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_long", message).hint("leave out the oldest messages")
         }
         _ => Refusal::bad("broken_off", "the request broke off"),

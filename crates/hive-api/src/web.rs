@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use crate::api_error::ApiError;
 use crate::server::{self, Limits};
@@ -43,6 +44,8 @@ pub(crate) struct Web {
     state: Mutex<State>,
     /// The listener for other devices. Held over its start and its end, so that one follows the other.
     listener: tokio::sync::Mutex<Option<Listener>>,
+    /// Those of the API, which waits for them when it stops.
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -65,9 +68,9 @@ impl std::fmt::Debug for Web {
 }
 
 impl Web {
-    pub(crate) fn new(folder: &Path, here: SocketAddr, links: Arc<Links>) -> Self {
+    pub(crate) fn new(folder: &Path, here: SocketAddr, links: Arc<Links>, tasks: TaskTracker) -> Self {
         let (state, listener) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { folder: folder.to_owned(), here, links, state, listener }
+        Self { folder: folder.to_owned(), here, links, state, listener, tasks }
     }
 
     /// Opens or closes the pages. `addresses` are this machine's own, and `app` is what the second listener serves. If
@@ -98,8 +101,7 @@ impl Web {
         let bound = socket.local_addr().map_err(not_bound)?;
         let (stop, stopped) = oneshot::channel();
         let tls = TlsAcceptor::from(known.config);
-        #[allow(clippy::disallowed_methods, reason = "Web::open and Web::close wait for it")]
-        let served = tokio::spawn(server::serve(socket, Some(tls), app, Limits::default(), stopped));
+        let served = self.tasks.spawn(server::serve(socket, Some(tls), app, Limits::default(), stopped));
         *listener = Some(Listener { stop, served });
         *self.state() = State { pages: Some(pages), network: Some((bound, known.view)) };
         Ok(())

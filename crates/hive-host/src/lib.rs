@@ -5,7 +5,6 @@
 //! read what those systems print and are tested on recordings, so the macOS half is tested on any system.
 
 pub mod folders;
-pub mod interfaces;
 pub mod memory;
 pub mod sandbox;
 pub mod secret;
@@ -14,6 +13,7 @@ mod awake;
 mod colours;
 mod energy;
 mod host;
+mod interfaces;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]

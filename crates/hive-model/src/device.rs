@@ -19,7 +19,7 @@ pub enum Compute {
 impl Compute {
     /// Resolves `Auto` on this machine. `Fast` becomes plain if there is a GPU, which is faster still.
     #[must_use]
-    pub fn resolve(self) -> Self {
+    pub(crate) fn resolve(self) -> Self {
         match self {
             Self::Plain => Self::Plain,
             Self::Fast | Self::Auto if is_gpu() => Self::Plain,

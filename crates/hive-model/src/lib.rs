@@ -11,7 +11,6 @@
 //! `examples/split.rs` computes a token with a model that is split in two.
 
 pub mod device;
-pub mod hidden;
 pub mod sampling;
 mod session_id;
 pub mod shard;
@@ -23,6 +22,7 @@ mod blocks;
 mod embedding;
 mod error;
 mod footprint;
+mod hidden;
 mod kv;
 mod linear;
 mod recurrent;

@@ -125,7 +125,7 @@ pub struct Sampled {
 ///
 /// `prompt` and `answer` are the tokens so far, for the penalties; without these, neither is looked at. The result is a
 /// pure function of the arguments.
-pub fn sample(
+pub(crate) fn sample(
     logits: &[f32],
     settings: &Sampling,
     prompt: &[u32],

@@ -147,13 +147,19 @@ async fn write_framed(
     end: Bytes,
     limit: u32,
 ) -> Result<(), ControlError> {
+    let start = framed(message, end.len(), limit)?;
+    send.write_all_chunks(&mut [start.into(), end]).await.map_err(|error| broken(&error))
+}
+
+/// A message behind its length, which includes the bytes that follow it.
+fn framed(message: &impl Serialize, following_bytes: usize, limit: u32) -> Result<Vec<u8>, ControlError> {
     let mut framed = postcard::to_extend(message, vec![0; PREFIX_BYTES]).map_err(ControlError::Malformed)?;
-    let length = u32::try_from(framed.len() - PREFIX_BYTES + end.len()).unwrap_or(u32::MAX);
+    let length = u32::try_from(framed.len() - PREFIX_BYTES + following_bytes).unwrap_or(u32::MAX);
     if length > limit {
         return Err(ControlError::TooLarge(length));
     }
     framed[..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
-    send.write_all_chunks(&mut [framed.into(), end]).await.map_err(|error| broken(&error))
+    Ok(framed)
 }
 
 pub(crate) async fn read_from<T: DeserializeOwned>(
@@ -193,4 +199,16 @@ async fn read_framed(recv: &mut RecvStream, limit: u32, bytes: &mut Vec<u8>) -> 
         Ok(Some(length))
     };
     tokio::time::timeout(MESSAGE_TIMEOUT, rest).await.unwrap_or(Err(ControlError::TooLate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_behind_its_length_in_four_bytes() {
+        assert_eq!(framed(&(5_u8, "hi"), 0, MAX_MESSAGE_BYTES).unwrap(), *b"\x04\0\0\0\x05\x02hi");
+        assert_eq!(framed(&300_u32, 256, MAX_PART_BYTES).unwrap(), *b"\x02\x01\0\0\xac\x02");
+        assert!(matches!(framed(&0_u8, 9, 9), Err(ControlError::TooLarge(10))));
+    }
 }

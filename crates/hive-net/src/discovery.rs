@@ -91,14 +91,7 @@ impl Discovery {
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
         daemon.set_ip_check_interval(ADDRESS_CHECK_S)?;
-        let id = here.to_text();
-        // Instance and host names are derived from the id; people's names for machines collide.
-        let instance = &id[..16];
-        let name = border::name(name);
-        let version = version.to_string();
-        let properties = [("id", id.as_str()), ("v", version.as_str()), ("name", name.as_str())];
-        let host = format!("hivemind-{instance}.local.");
-        let service = ServiceInfo::new(SERVICE, instance, &host, (), port, &properties[..])?.enable_addr_auto();
+        let service = record(here, name, port, version)?.enable_addr_auto();
         let full_name = service.get_fullname().to_owned();
         let events = daemon.browse(SERVICE)?;
         let monitor = daemon.monitor()?;
@@ -309,6 +302,18 @@ async fn watch(monitor: mdns_sd::Receiver<DaemonEvent>, sightings: mpsc::Sender<
     }
 }
 
+/// This machine's record, without addresses. Other versions read it, so its keys stay.
+fn record(here: PeerId, name: &str, port: u16, version: u32) -> Result<ServiceInfo, mdns_sd::Error> {
+    let id = here.to_text();
+    // Instance and host names are derived from the id; people's names for machines collide.
+    let instance = &id[..16];
+    let name = border::name(name);
+    let version = version.to_string();
+    let properties = [("id", id.as_str()), ("v", version.as_str()), ("name", name.as_str())];
+    let host = format!("hivemind-{instance}.local.");
+    ServiceInfo::new(SERVICE, instance, &host, (), port, &properties[..])
+}
+
 /// A record as a [`Sighting`]; `None` for foreign records.
 fn parse(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
     let text = |key: &str| service.get_property_val_str(key);
@@ -385,6 +390,21 @@ mod tests {
         }
         again.mark_incomplete(2);
         assert_eq!(following.await.unwrap(), [Pause::Asked, Pause::Incomplete]);
+    }
+
+    #[test]
+    fn a_record_has_the_text_that_other_versions_know() {
+        let here = crate::Identity::from_text(&format!("1 - {}", "07".repeat(32)), None).unwrap().id();
+        let service = record(here, "Attic", 4484, 3).unwrap();
+        let id = here.to_text();
+        assert_eq!(service.get_type(), "_hivemind._udp.local.");
+        assert_eq!(service.get_fullname(), format!("{}._hivemind._udp.local.", &id[..16]));
+        assert_eq!(service.get_hostname(), format!("hivemind-{}.local.", &id[..16]));
+        let text = service.get_properties().iter().map(|property| format!("{}={}", property.key(), property.val_str()));
+        assert_eq!(text.collect::<Vec<_>>(), [format!("id={id}"), "v=3".to_owned(), "name=Attic".to_owned()]);
+        let found = parse(&service.as_resolved_service(), &Networks::default());
+        let Some(Sighting::Found { peer, name, version, .. }) = &found else { panic!("{found:?}") };
+        assert_eq!((*peer, name.as_str(), *version), (here, "Attic", 3));
     }
 
     #[test]

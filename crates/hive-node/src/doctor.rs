@@ -118,13 +118,13 @@ async fn confinement() -> Check {
 }
 
 fn memory() -> Check {
-    const LITTLE: u64 = 1 << 30;
+    const LITTLE: u64 = 1_000_000_000;
     let Some(memory) = hive_host::memory::Memory::now() else {
         let health = Health::Notice("the system does not say how much memory there is".to_owned());
         return Check { subject: "memory", finding: "unknown".to_owned(), health };
     };
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let finding = format!("{:.1} GiB free of {:.1}", gib(memory.available_bytes), gib(memory.total_bytes));
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let finding = format!("{:.1} GB free of {:.1}", gigabytes(memory.available_bytes), gigabytes(memory.total_bytes));
     let health = if memory.available_bytes < LITTLE {
         Health::Notice("close other programs before loading a model".to_owned())
     } else {

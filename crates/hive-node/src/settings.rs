@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use hive_net::Relay;
+use hive_net::{Relay, border};
 use serde::{Deserialize, Serialize};
 
 pub use hive_types::{Accent, BrowserAccess, Language, Look};
@@ -24,7 +24,7 @@ use crate::sharing::Policy;
 pub struct Settings {
     /// The name that other machines show; the computer's by default.
     pub name: Option<String>,
-    /// The most memory to share, as people write it: "8GiB".
+    /// The most memory to share, as people write it: "8GB".
     pub memory: Option<String>,
     /// The disk limit for fetched parts of models, as people write it: "100 GB". The least recently used parts are
     /// evicted first. No limit by default.
@@ -87,8 +87,11 @@ pub const FILE: &str = "config.toml";
 /// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
+    /// An empty name, or one that cannot be shown.
+    #[error("a machine needs a name; give it one, or leave the setting out to use the computer's")]
+    Name,
     /// Not an amount of memory.
-    #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
+    #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GB")]
     Memory(String),
     /// Not an amount of disk space.
     #[error("\"{0}\" is not an amount of disk space; give it with a unit, as in 100GB")]
@@ -170,8 +173,18 @@ impl Settings {
         }
     }
 
+    /// The machine's name; the computer's, unless set.
+    fn machine_name(&self) -> Result<String, SettingError> {
+        match &self.name {
+            Some(name) if border::label(name).is_empty() => Err(SettingError::Name),
+            Some(name) => Ok(name.clone()),
+            None => Ok(hive_host::name()),
+        }
+    }
+
     /// The node options for these settings.
     pub fn options(self, data: DataFolder) -> Result<NodeOptions, SettingError> {
+        let name = self.machine_name()?;
         let (policy, relay) = (self.policy(), self.relay()?);
         let (memory_cap, disk_cap) = (self.memory_cap()?, self.disk_cap()?);
         let bind = self.bind.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
@@ -190,7 +203,7 @@ impl Settings {
             memory_cap,
             disk_cap,
             policy,
-            ..NodeOptions::new(self.name.unwrap_or_else(hive_host::name), bind)
+            ..NodeOptions::new(name, bind)
         })
     }
 }
@@ -228,6 +241,16 @@ mod tests {
         let settings = Settings { model: Some("a/b".to_owned()), ..Settings::default() };
         assert_eq!((settings.model_if(|name| name == "a/b"), settings.model_if(|_| false)), (Some("a/b"), None));
         assert_eq!(Settings::default().model_if(|_| true), None);
+    }
+
+    #[test]
+    fn a_machine_needs_a_name() {
+        let named = |name: Option<&str>| Settings { name: name.map(str::to_owned), ..Settings::default() };
+        assert_eq!(named(Some("Attic")).machine_name().unwrap(), "Attic");
+        assert_eq!(named(None).machine_name().unwrap(), hive_host::name());
+        for blank in ["", "  ", "\u{200b}"] {
+            assert!(matches!(named(Some(blank)).machine_name(), Err(SettingError::Name)), "{blank:?}");
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Ring {
 
     /// The number of sessions opened so far, and of sessions open now, by which an answer sees whether it has the ring
     /// to itself.
-    pub fn traffic(&self) -> (u64, usize) {
+    pub(crate) fn traffic(&self) -> (u64, usize) {
         (self.inner.opened.load(Ordering::Relaxed), self.sessions().len())
     }
 

@@ -13,7 +13,7 @@ pub struct ModelRequest {
 }
 
 impl ModelRequest {
-    /// The model with this name from [`models::names`], on as many machines as the plan says.
+    /// The model with this name, on as many machines as the plan says.
     pub fn named(name: &str) -> Self {
         Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }
     }

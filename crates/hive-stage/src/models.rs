@@ -107,7 +107,7 @@ fn shown_name(path: &Path) -> String {
 
 /// The names of the models on this machine, as [`open`] takes them: the starter model, then those in the Hugging Face
 /// cache.
-pub fn names() -> Vec<String> {
+pub(crate) fn names() -> Vec<String> {
     let starter = starter().filter(|path| path.is_file()).map(|_| starter_name().to_owned());
     let cached = cached::names(&hive_host::folders::hugging_face_cache().unwrap_or_default());
     starter.into_iter().chain(cached.into_iter().filter(|name| border::is_plain(name))).collect()
@@ -115,7 +115,7 @@ pub fn names() -> Vec<String> {
 
 /// The canonical name of a model: the starter's, or the one that [`names`] lists. Paths and unknown names are returned
 /// unchanged.
-pub fn usual_name(name: &str) -> String {
+fn usual_name(name: &str) -> String {
     let name = &*plain(name);
     let listed = || {
         let cache = hive_host::folders::hugging_face_cache()?;

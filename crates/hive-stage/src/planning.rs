@@ -16,7 +16,7 @@ use hive_worker::text::ModelCard;
 pub const PLANNED_CONTEXT: u64 = 4096;
 
 /// Tokens per chunk of a prompt on CPUs, where larger chunks are no faster.
-pub const PROMPT_CHUNK: usize = 256;
+const PROMPT_CHUNK: usize = 256;
 /// The same on a GPU, which computes more rows at once in little more time.
 const GPU_PROMPT_CHUNK: usize = 1024;
 /// The same on several GPUs: while one computes a chunk, the one before it computes the next.
@@ -77,11 +77,11 @@ fn wanted(model: &ModelCard) -> Use {
 /// The model does not have these layers.
 #[derive(Debug, thiserror::Error)]
 #[error("the model has {0} layers, and not those")]
-pub struct NoSuchLayers(usize);
+pub(crate) struct NoSuchLayers(usize);
 
 /// The memory of a stage, from the model's own files, in bytes: weights, caches for the planned context, and the
 /// process.
-pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: Form) -> Result<u64, NoSuchLayers> {
+pub(crate) fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: Form) -> Result<u64, NoSuchLayers> {
     if layers.is_empty() || layers.end > model.layers() {
         return Err(NoSuchLayers(model.layers()));
     }
@@ -136,7 +136,7 @@ fn forms(machines: &[NodeProfile]) -> impl Iterator<Item = Form> {
 }
 
 /// Whether some of these layers keep a state that has one size however long the conversation is.
-pub fn is_recurrent(model: &ModelCard, layers: &std::ops::Range<usize>) -> bool {
+pub(crate) fn is_recurrent(model: &ModelCard, layers: &std::ops::Range<usize>) -> bool {
     let states = model.packed.states.get(layers.clone()).unwrap_or_default();
     states.iter().any(|state| state.fixed > 0)
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Files appear in it whole or not at all: unfinished ones are in `blobs/<checksum>.hivemind.incomplete`, a name of our
-//! own, because older versions of `huggingface_hub` take every byte of `<checksum>.incomplete` for good.
+//! own, because older versions of `huggingface_hub` treat a partial `<checksum>.incomplete` as complete.
 
 pub(crate) mod lock;
 pub(crate) mod partial;

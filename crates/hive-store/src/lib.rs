@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A machine that runs some layers of a model needs the byte ranges of these. [`fetch_parts`] downloads ranges into a
-//! [`PartCopy`] of a [`PartStore`], whose files readers use as if they were whole; see [`parts`].
+//! [`PartCopy`] of a [`PartStore`], whose files readers use as if they were whole.
 //!
 //! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one resumes there.
 //! Nothing
@@ -35,7 +35,7 @@ mod file_name;
 pub mod gguf_name;
 mod hub;
 mod name;
-pub mod parts;
+mod parts;
 mod settings;
 mod size;
 
@@ -46,6 +46,7 @@ pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
 pub use name::{MAIN, ModelName, NameError, Part};
 pub use parts::{
-    BLOCK, Coming, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
+    BLOCK, Coming, Confirming, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy,
+    PartStore, Space,
 };
 pub use settings::{RetryPolicy, Settings, Token};

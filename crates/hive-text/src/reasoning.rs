@@ -34,7 +34,7 @@ pub enum Markers {
     Harmony,
 }
 
-/// The markers between which families think, by what tells them: those that are part of another family's come first.
+/// Pairs of markers around reasoning. The first pair found wins, so markers that contain others come first.
 const TAGS: [(&str, &str); 8] = [
     ("<|channel>thought\n", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
@@ -54,7 +54,7 @@ impl Markers {
         if has_channels(&|text| template.contains(text)) {
             return Some(Self::Harmony);
         }
-        // A template writes an ended thought in parts, so that its beginning may be missing, or its line break apart.
+        // Templates build finished reasoning from pieces, so only the end marker is certain to appear in one.
         let tags = |has: &dyn Fn(&str) -> bool| {
             let (begin, end) = TAGS.into_iter().find(|(_, end)| has(end))?;
             Some(Self::Tags { begin, end })
@@ -78,7 +78,7 @@ pub(crate) fn is_mark(token: &str) -> bool {
     TAGS.iter().any(|(begin, end)| token == *end || (!token.is_empty() && begin.starts_with(token)))
 }
 
-/// The text with which they begin.
+/// Stored as the marker that begins reasoning.
 impl From<Markers> for String {
     fn from(markers: Markers) -> Self {
         match markers {

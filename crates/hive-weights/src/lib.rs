@@ -12,11 +12,11 @@
 
 pub mod adapter;
 pub mod config;
-pub mod files;
 pub mod weights;
 
 mod extents;
 mod families;
+mod files;
 mod mlx_form;
 
 pub use config::ModelConfig;

@@ -67,7 +67,7 @@ impl Weights {
     }
 
     /// How its plain matrices are quantized as they are read.
-    pub fn at_load(&self) -> Option<AtLoad> {
+    pub(crate) fn at_load(&self) -> Option<AtLoad> {
         match self {
             Self::Gguf(file) => file.at_load,
             Self::Safetensors(folder) => folder.at_load,

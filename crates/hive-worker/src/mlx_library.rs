@@ -55,7 +55,7 @@ fn decide(setting: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxCh
 }
 
 /// The environment variable that makes a new process load the chosen library, unless it is the linked one.
-pub fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
     let folder = match choose() {
         MlxChoice::Cuda(folder) | MlxChoice::Folder(folder) => folder,
         MlxChoice::Linked | MlxChoice::MissingCuda => return None,

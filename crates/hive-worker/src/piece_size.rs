@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Smallest piece of a prompt: below it, reading the weights costs more than computing with them.
 const MIN_ROWS: usize = 4;
-/// Smallest size where sizes are doubled; what is left of a prompt below it is a piece, whatever its size.
+/// Smallest power-of-two piece; a shorter remainder is one piece.
 const MIN_DOUBLED_ROWS: usize = 8;
 /// The first size where sizes are doubled.
 const FIRST_DOUBLED_ROWS: usize = 32;
@@ -18,7 +18,7 @@ const MAX_ROWS: usize = 256;
 /// Time limit of a piece, in tokens. A token waits half of it on average.
 const PIECE_TOKENS: f64 = 1.5;
 /// A piece may also take this many times as long as the fastest.
-const WORTH: f64 = 1.5;
+const MAX_SLOWDOWN: f64 = 1.5;
 /// After this many pieces of a size, the next larger one is tried again: it may have been slow because of other work.
 const TRIED_AGAIN_AFTER: u32 = 64;
 
@@ -33,8 +33,7 @@ pub(super) enum PieceSize {
 #[derive(Debug)]
 pub(super) struct Doubling {
     rows: usize,
-    /// The time that each size takes, in seconds; `None` if it was computed once. The first time does not count: the
-    /// driver prepares it.
+    /// The time that each size takes, in seconds; `None` after its first run, which includes compilation and is ignored.
     times: BTreeMap<usize, Option<f64>>,
     /// Pieces of this size since it was chosen.
     pieces: u32,
@@ -94,7 +93,7 @@ impl Doubling {
             self.times.remove(&(rows * 2));
         }
         let fastest = self.times.values().flatten().fold(f64::INFINITY, |fastest, time| fastest.min(*time));
-        let limit = (token_s * PIECE_TOKENS).max(fastest * WORTH);
+        let limit = (token_s * PIECE_TOKENS).max(fastest * MAX_SLOWDOWN);
         let time_of = |rows: usize| self.times.get(&rows).copied().flatten();
         let is_slower_than = |rows: usize, limit: f64| time_of(rows).is_some_and(|time| time > limit);
         // Whether smaller pieces are faster is not known before one was computed.

@@ -110,7 +110,7 @@ pub struct Ending {
 
 impl Ending {
     /// Whether this token, at this position, is the last.
-    pub fn is_at(&self, position: u32, token: u32) -> bool {
+    pub(crate) fn is_at(&self, position: u32, token: u32) -> bool {
         position >= self.last_position || self.end_tokens.contains(&token)
     }
 }

@@ -13,7 +13,7 @@ use hive_net::border;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::protocol::encode;
 use super::start::{Role, Start};
@@ -97,7 +97,8 @@ pub(crate) struct Spawned {
 #[derive(Debug)]
 pub(crate) struct End {
     child: Child,
-    words: JoinHandle<String>,
+    /// Reads its standard error.
+    words: AbortOnDropHandle<String>,
 }
 
 impl End {
@@ -146,11 +147,8 @@ pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "it ends with the process, and whoever hears of that end waits for it"
-    )]
-    let words = tokio::spawn(last_words(child.stderr.take()));
+    #[allow(clippy::disallowed_methods, reason = "it ends with the handle to the process")]
+    let words = AbortOnDropHandle::new(tokio::spawn(last_words(child.stderr.take())));
     let start = encode(&Start::new(role, confine)).map_err(std::io::Error::other)?;
     // The message fits into the pipe. If the process has already died, the reader of its messages reports that.
     let _ = ours_out.write_all(&start);
@@ -163,7 +161,7 @@ pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
 pub(crate) mod here {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::{Command, End, PathBuf, Receiver, Role, Sender, SpawnError, Spawned, pipe};
+    use super::{AbortOnDropHandle, Command, End, PathBuf, Receiver, Role, Sender, SpawnError, Spawned, pipe};
 
     static WANTED: AtomicBool = AtomicBool::new(cfg!(test));
 
@@ -188,7 +186,7 @@ pub(crate) mod here {
         });
         let child = Command::new("true").kill_on_drop(true).spawn()?;
         #[allow(clippy::disallowed_methods, reason = "it has ended")]
-        let end = End { child, words: tokio::spawn(async { String::new() }) };
+        let end = End { child, words: AbortOnDropHandle::new(tokio::spawn(async { String::new() })) };
         let (orders, answers) = (Sender::from_owned_fd(ours_out.into())?, Receiver::from_owned_fd(ours_in.into())?);
         Ok(Spawned { orders, answers, end })
     }

@@ -2,11 +2,56 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use hive_node::{Event, LocalSwarm, Request, StageReport, Summary};
 use serde_json::{Value, json};
 
-use crate::arguments::{BenchOptions, RunOptions};
-use crate::{Failure, output, swarm};
+use crate::swarm::RunOptions;
+use crate::{Failure, output, swarm, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
+    /// Prompt length, in tokens
+    #[arg(
+        long,
+        default_value_t = 512,
+        value_name = "N",
+        value_parser = values::number("a number of tokens, at least 1", 1_u32..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) prompt_tokens: u32,
+    /// Answer length, in tokens
+    #[arg(
+        long,
+        default_value_t = 64,
+        value_name = "N",
+        value_parser = values::number("a number of tokens, at least 2", 2_u32..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) tokens: u32,
+    /// Alternate with runs of the model split across this many local nodes, and report how the speeds compare
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::number("a number of nodes, such as 2", 0_usize..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) beside: Option<usize>,
+    /// Number of runs; the median is reported
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_name = "N",
+        value_parser = values::number("a number of runs from 1 to 1000", 1..=1000_u32),
+        allow_negative_numbers = true
+    )]
+    pub(crate) repeat: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The figures of one run.
 struct Run {

@@ -11,20 +11,136 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Args;
 use hive_node::{Conversation, Message, Request, Sampling};
 use jiff::civil::DateTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::arguments::ChatOptions;
 use crate::failure::{Broken, Failure, report};
 use crate::output::Progress;
 use crate::talk::{Answer, Figures, Piece, Talk};
-use crate::{output, swarm};
+use crate::{output, swarm, values};
 use prompt::{Line, Prompt};
 use typed::{Command, Typed};
 
 pub(crate) use typed::HELP;
+
+/// Help text of the chat template option.
+const TEMPLATE_OPTION: &str = "Option of the model's chat template, such as enable_thinking=false or reasoning_effort=high; \
+                               can be repeated";
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatOptions {
+    #[command(flatten)]
+    pub(crate) run: swarm::RunOptions,
+    /// Answer this prompt and exit; piped input is appended to it
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// Answer piped input line by line, as one conversation; by default, all of it is one question
+    #[arg(long, conflicts_with = "prompt")]
+    pub(crate) lines: bool,
+    /// Do not save your input for later chats
+    #[arg(long, env = "HIVEMIND_NO_HISTORY")]
+    pub(crate) no_history: bool,
+    /// System prompt: instructions placed before the conversation
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) system: Option<String>,
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = hive_node::variable, help = TEMPLATE_OPTION)]
+    pub(crate) variables: Vec<(String, serde_json::Value)>,
+    /// Maximum length of the answer, in tokens
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::number("a number of tokens, such as 500", 0_usize..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_tokens: Option<usize>,
+    /// Stop the answer at this text; can be repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) stop: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingOptions,
+    /// Print one JSON object per answer
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Args)]
+#[allow(clippy::struct_field_names)]
+pub(crate) struct SamplingOptions {
+    /// Randomness: 0 always picks the likeliest token, higher is more random
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "T",
+        value_parser = values::decimal::<f32>("a temperature, such as 0.7"),
+        allow_negative_numbers = true
+    )]
+    temperature: f32,
+    /// Sample only from the K likeliest tokens
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "K",
+        value_parser = values::number("a number of tokens, such as 40", 0_u32..),
+        allow_negative_numbers = true
+    )]
+    top_k: u32,
+    /// Sample only from the likeliest tokens that together have this probability
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "P",
+        value_parser = values::decimal::<f32>("a probability, such as 0.9"),
+        allow_negative_numbers = true
+    )]
+    top_p: f32,
+    /// Sample only from tokens at least this likely relative to the likeliest
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "P",
+        value_parser = values::decimal::<f32>("a probability, such as 0.05"),
+        allow_negative_numbers = true
+    )]
+    min_p: f32,
+    /// Make tokens that have already appeared less likely; 1 is off
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "X",
+        value_parser = values::decimal::<f32>("a penalty, such as 1.1"),
+        allow_negative_numbers = true
+    )]
+    repetition_penalty: f32,
+    /// Sampling seed: the same seed gives the same answer; by default, a new one each time
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = values::number("a seed: a whole number, such as 42", 0_u64..),
+        allow_negative_numbers = true
+    )]
+    seed: Option<u64>,
+}
+
+impl SamplingOptions {
+    /// The sampling settings; without `--seed`, the seed is taken from the clock.
+    pub(crate) fn sampling(&self) -> Sampling {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let arbitrary = now.map_or(0, |time| time.as_nanos() as u64);
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed.unwrap_or(arbitrary),
+            ..Sampling::default()
+        }
+    }
+}
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
     let sampling = options.sampling.sampling();

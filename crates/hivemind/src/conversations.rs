@@ -4,13 +4,50 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use clap::Subcommand;
 use hive_mind::Entry;
 use hive_types::{ConversationMarkdown, ConversationTitle, Done};
 use serde_json::json;
 
-use crate::arguments::Conversations;
 use crate::client::Client;
 use crate::{Failure, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Conversations {
+    /// List conversations, newest first
+    List {
+        /// Only list conversations that contain these words
+        words: Option<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a conversation as Markdown
+    Show {
+        /// Conversation ID or prefix
+        id: String,
+    },
+    /// Export a conversation to a Markdown file
+    Export {
+        /// Conversation ID or prefix
+        id: String,
+        /// Output file; by default, named after the conversation in the current directory
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Rename a conversation
+    Rename {
+        /// Conversation ID or prefix
+        id: String,
+        /// New title
+        title: String,
+    },
+    /// Delete a conversation
+    Delete {
+        /// Conversation ID or prefix
+        id: String,
+    },
+}
 
 pub(crate) async fn run(client: &Client, wanted: Conversations) -> Result<(), Failure> {
     match wanted {

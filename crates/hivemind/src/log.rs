@@ -2,13 +2,26 @@
 
 use std::path::Path;
 
+use clap::Args;
 use hive_node::audit::{self, Line, Log, Query};
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::arguments::LogOptions;
 use crate::client::Client;
-use crate::{Failure, output};
+use crate::{Failure, output, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct LogOptions {
+    /// Show entries since this time: 30m, 12h, or 2d ago, or a date such as 2026-11-27
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = values::since)]
+    pub(crate) since: jiff::Timestamp,
+    /// Only show this machine: name, ID prefix, or three-word fingerprint
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) async fn run(options: LogOptions, folder: &Path) -> Result<(), Failure> {
     let LogOptions { since, machine, json } = options;

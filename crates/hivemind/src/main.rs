@@ -21,6 +21,7 @@ mod swarm;
 mod talk;
 mod terminal;
 mod tokens;
+mod values;
 
 use std::process::ExitCode;
 
@@ -28,16 +29,17 @@ use arguments::{Arguments, Command};
 use client::Client;
 use failure::{Failure, report};
 use hive_types::SharingChange;
+use peers::ShareOptions;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::read();
-    if matches!(arguments.command, Command::Worker) {
+    if std::env::args_os().nth(1).is_some_and(|first| first == hive_node::worker::SUBCOMMAND) {
         // A worker needs no runtime and no log, only its MLX thread and its pipes.
         return match hive_node::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report(&Failure::usage(error)),
         };
     }
+    let arguments = Arguments::read();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(hive_node::colours_on_stderr());
     log.with_writer(std::io::stderr).init();
@@ -75,7 +77,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Block(options) => peers::act(&node().await?, options, "block", "was blocked").await,
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
         Command::Allow(options) => peers::allow(&node().await?, options).await,
-        Command::Share { on, memory } => {
+        Command::Share(ShareOptions { on, memory }) => {
             let memory = memory.map(|bytes| SharingChange::MemoryBytes(Some(bytes)));
             let on = on.map(SharingChange::Share);
             peers::sharing(&node().await?, memory.into_iter().chain(on)).await
@@ -88,6 +90,5 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tokens { wanted, json } => tokens::run(&node().await?, wanted, json).await,
         Command::Browser(options) => browser::link(&node().await?, options.json).await,
         Command::Conversations(wanted) => conversations::run(&node().await?, wanted).await,
-        Command::Worker => Ok(()),
     }
 }

@@ -9,14 +9,121 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Subcommand;
 use hive_types::{Alias, Done, LoadRequest, ModelName, ModelOnDisk, NewHubToken, StageLayers, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::arguments::Models;
 use crate::client::Client;
 use crate::output::Progress;
-use crate::{Failure, output};
+use crate::{Failure, output, values};
+use quantize::QuantizeOptions;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// List models and their sizes
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find models to download, and see which of them fit your machines
+    Search {
+        /// Words of a name, a family, a size such as 8b, or a task: chat, code, reasoning, tools, languages,
+        /// "long documents", "small machines"
+        words: Vec<String>,
+        /// Length of the conversation for which there must be room, in tokens
+        #[arg(
+            long,
+            value_name = "TOKENS",
+            value_parser = values::number("a number of tokens, such as 8192", 0_u64..),
+            allow_negative_numbers = true
+        )]
+        context: Option<u64>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a model from Hugging Face, or resume a download
+    Get {
+        /// owner/name, owner/name@revision, `owner/name:Q4_K_M` for one of several GGUF files, or a link
+        model: String,
+        /// Print progress as JSON, one object per line
+        #[arg(long)]
+        json: bool,
+        /// Download nothing, as on a machine that stays on its network
+        #[arg(long, env = "HIVEMIND_LAN_ONLY", hide = true)]
+        lan_only: bool,
+    },
+    /// Make a smaller model: quantize the weights of a folder that has plain numbers or FP8
+    Quantize(QuantizeOptions),
+    /// Load a model into memory, so that the first answer starts sooner
+    Load {
+        /// Model name, .gguf file, or folder
+        #[arg(value_parser = values::model)]
+        model: String,
+        /// Place layers as this plan file says until the model is unloaded; create one with `hivemind plan MODEL --json`
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+    },
+    /// Pause a download on every machine; the downloaded data is kept
+    Pause {
+        /// Model name
+        model: String,
+    },
+    /// Resume a paused download, then load the model
+    Resume {
+        /// Model name
+        model: String,
+    },
+    /// Unload a model and free its memory on every machine
+    Unload {
+        /// Model name, file, or folder
+        #[arg(value_parser = values::model)]
+        model: String,
+    },
+    /// Keep a model in memory once it is loaded, and on this machine's disk
+    Pin {
+        /// Model name, .gguf file, or folder
+        #[arg(value_parser = values::model)]
+        model: String,
+    },
+    /// Let a pinned model go when its memory or its space is needed
+    Unpin {
+        /// Model name, file, or folder
+        #[arg(value_parser = values::model)]
+        model: String,
+    },
+    /// Give a model another name, for programs and on the command line; without arguments, list them
+    Alias {
+        /// The other name, such as `fast`
+        #[arg(requires = "how")]
+        alias: Option<String>,
+        /// Model name, .gguf file, or folder
+        #[arg(value_parser = values::model, group = "how")]
+        model: Option<String>,
+        /// A LoRA adapter that answers under this name use: a folder, or owner/name from the Hugging Face cache
+        #[arg(long, value_parser = values::model, requires = "model")]
+        adapter: Option<String>,
+        /// Remove the alias; the model stays
+        #[arg(long, group = "how", requires = "alias", conflicts_with = "adapter")]
+        remove: bool,
+        /// Print one JSON object
+        #[arg(long, conflicts_with = "alias")]
+        json: bool,
+    },
+    /// Save a Hugging Face token, read from standard input, for models whose licence you have accepted
+    Token {
+        /// Forget the token
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Remove a downloaded model from this machine's disk, or a model elsewhere from the list
+    Remove {
+        /// Model name
+        model: String,
+    },
+}
 
 /// Polling interval of the loading progress.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);

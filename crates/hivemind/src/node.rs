@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use clap::Args;
 use hive_api::{Allowed, Api, BrowserAccess};
 use hive_mind::Store;
 use hive_node::data::{DataError, DataFolder};
@@ -10,8 +11,47 @@ use hive_node::settings::Settings;
 use hive_node::{Node, NodeOptions, PeerState};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::NodeArguments;
-use crate::{Failure, browser, output};
+use crate::{Failure, browser, output, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// Name shown to other machines; defaults to the computer's name
+    #[arg(long, env = "HIVEMIND_NAME", value_name = "N", value_parser = values::machine_name)]
+    pub(crate) name: Option<String>,
+    /// Maximum memory to share, such as 8GB
+    #[arg(long, env = "HIVEMIND_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Share no memory; only use memory that other machines share
+    #[arg(long, env = "HIVEMIND_NO_SHARE")]
+    pub(crate) no_share: bool,
+    /// Run models that fit on this machine here only, so that no other machine sees the prompts
+    #[arg(long, env = "HIVEMIND_KEEP_PROMPTS_HERE")]
+    pub(crate) keep_prompts_here: bool,
+    /// Stay on the local network: no relays, no outside lookups
+    #[arg(long, env = "HIVEMIND_LAN_ONLY")]
+    pub(crate) lan_only: bool,
+    /// API address for programs on this machine; defaults to 127.0.0.1:4483
+    #[arg(long, env = "HIVEMIND_API", value_name = "ADDR", value_parser = values::address)]
+    pub(crate) api: Option<SocketAddr>,
+    /// Let web pages from this origin use the API, with a token; can be repeated
+    #[arg(long, env = "HIVEMIND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
+    /// Also accept API requests for this host name, such as host.docker.internal; can be repeated
+    #[arg(long, env = "HIVEMIND_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_host: Vec<String>,
+    /// Open HiveMind's pages to browsers: off, here (this machine), or network (other devices, over TLS)
+    #[arg(long, env = "HIVEMIND_BROWSER", value_name = "WHERE")]
+    pub(crate) browser: Option<BrowserAccess>,
+    /// Address of the pages for other devices; defaults to port 4484 on every interface
+    #[arg(long, env = "HIVEMIND_BROWSER_BIND", value_name = "ADDR", value_parser = values::address)]
+    pub(crate) browser_bind: Option<SocketAddr>,
+    /// Address for other machines; defaults to a free port on every interface
+    #[arg(long, env = "HIVEMIND_BIND", value_name = "ADDR", value_parser = values::address)]
+    pub(crate) bind: Option<SocketAddr>,
+    /// Relay for machines on other networks: none, public, or the URL of your own
+    #[arg(long, env = "HIVEMIND_RELAY", value_name = "RELAY")]
+    pub(crate) relay: Option<String>,
+}
 
 pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), Failure> {
     let explain = |error: DataError| Failure::new(&error).hinted(error.hint());

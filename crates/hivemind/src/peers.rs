@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
+use clap::Args;
 use hive_node::border;
 use hive_types::{
     Approval, Done, Invitation, InviteRequest, JoinRequest, Link, PairingCode, PeerName, PeerState, PeerView, Profile,
@@ -11,9 +12,95 @@ use hive_types::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::arguments::{AllowOptions, ApproveOptions, InviteOptions, JoinOptions, PeerOption};
 use crate::client::Client;
-use crate::{Failure, output, swarm};
+use crate::{Failure, output, swarm, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerOption {
+    /// Machine name, ID prefix, or three-word fingerprint
+    pub(crate) machine: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AllowOptions {
+    /// Machine name, ID prefix, or three-word fingerprint
+    pub(crate) machine: String,
+    /// Whether its models may use this machine's memory
+    #[arg(long, value_parser = values::switch, action = clap::ArgAction::Set, value_name = "on|off")]
+    pub(crate) memory: Option<bool>,
+    /// Whether models that answer here may be placed on it, which lets it see your prompts
+    #[arg(long, value_parser = values::switch, action = clap::ArgAction::Set, value_name = "on|off")]
+    pub(crate) prompts: Option<bool>,
+    /// Maximum memory its models may use here, such as 4GB; 0 removes the limit
+    #[arg(long, value_parser = values::memory, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<u64>,
+    /// Maximum number of its answers to compute here at a time; 0 removes the limit
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::number("a number of answers, such as 2", 0_u32..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) session_limit: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveOptions {
+    /// Machine name, ID prefix, or three-word fingerprint
+    pub(crate) machine: String,
+    /// Code shown on the other machine; if omitted, you are asked to compare
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteOptions {
+    /// How long the invitation is valid, in hours
+    #[arg(
+        long,
+        default_value_t = 24.0,
+        value_name = "H",
+        value_parser = values::decimal::<f64>("a number of hours, such as 12"),
+        allow_negative_numbers = true
+    )]
+    pub(crate) hours: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinOptions {
+    /// Invitation, or a file that contains it; if omitted or "-", read from standard input, where others cannot see it
+    pub(crate) invitation: Option<String>,
+    /// Code shown on the other machine; if omitted, you are asked to compare
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+// Documentation of this struct would replace that of the command.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct ShareOptions {
+    /// Turn sharing on or off
+    #[arg(value_parser = values::switch, action = clap::ArgAction::Set, value_name = "on|off")]
+    pub(crate) on: Option<bool>,
+    /// Maximum memory to share, such as 8GB; layers that no longer fit move to other machines
+    #[arg(long, value_parser = values::memory, value_name = "SIZE")]
+    pub(crate) memory: Option<u64>,
+}
 
 pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
     if as_json {

@@ -2,13 +2,30 @@
 
 use std::path::Path;
 
+use clap::Args;
 use hive_node::models;
 use hive_types::{PlanView, StageLayers};
 use serde_json::{Value, json};
 
-use crate::arguments::PlanOptions;
 use crate::client::Client;
-use crate::{Failure, output, swarm};
+use crate::{Failure, output, swarm, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanOptions {
+    #[arg(value_parser = values::model, help = values::MODEL)]
+    pub(crate) model: Option<String>,
+    /// Split the model across this many machines, or this many local nodes if no node is running
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::number("a number of machines, such as 2", 0_usize..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) stages: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Failure> {
     if let Some(client) = Client::find(folder).await? {

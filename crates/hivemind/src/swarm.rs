@@ -2,12 +2,51 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use hive_node::{LocalSwarm, ModelSource, PlacedStage, PlanError, RingOptions, SwarmError, SwarmOptions, models};
+use clap::Args;
+use hive_node::{
+    Compute, LocalSwarm, ModelSource, PlacedStage, PlanError, RingOptions, SwarmError, SwarmOptions, models,
+};
 use hive_types::StageLayers;
 
-use crate::Failure;
-use crate::arguments::RunOptions;
 use crate::output::Progress;
+use crate::{Failure, values};
+
+/// How a model is run, shared by `chat` and `bench`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunOptions {
+    #[arg(value_parser = values::model, help = values::MODEL)]
+    pub(crate) model: Option<String>,
+    /// Split the model across this many machines, or this many local nodes if no node is running
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::number("a number of machines, such as 2", 0_usize..),
+        allow_negative_numbers = true
+    )]
+    pub(crate) stages: Option<usize>,
+    /// Kernels to use: plain (MLX's own), fast (HiveMind's own, on the CPU), or auto
+    #[arg(long, env = "HIVEMIND_COMPUTE")]
+    pub(crate) compute: Option<Compute>,
+    /// CPU threads per stage; defaults to one per core
+    #[arg(
+        long,
+        env = "HIVEMIND_THREADS",
+        value_name = "N",
+        value_parser = values::number("a number of threads from 1 to 1024", 1..=1024_u16),
+        allow_negative_numbers = true
+    )]
+    pub(crate) threads: Option<u16>,
+    /// Listening address of the first node; with a port, further nodes use the ports after it
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    pub(crate) bind: Option<SocketAddr>,
+}
+
+impl RunOptions {
+    /// Whether any option applies only to nodes that the command starts itself.
+    pub(crate) fn describes_own_nodes(&self) -> bool {
+        self.compute.is_some() || self.threads.is_some() || self.bind.is_some()
+    }
+}
 
 /// Opens the model and loads it over the requested nodes.
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {

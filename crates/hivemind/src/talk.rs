@@ -7,8 +7,8 @@ use hive_types::{AnswerFigures, AnswerNews, ReadingProgress, StageLayers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::arguments::RunOptions;
 use crate::client::{Client, Events};
+use crate::swarm::RunOptions;
 use crate::{Failure, swarm};
 
 /// Where the model runs.

@@ -1,13 +1,37 @@
 //! `hivemind tokens`: manages the programs that may use this node's API, and their rights.
 
+use clap::Subcommand;
 use hive_node::border;
 use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList};
 use serde_json::{Value, json};
 
-use crate::arguments::Tokens;
 use crate::client::Client;
 use crate::peers::percent;
 use crate::{Failure, output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List tokens, their rights, and when each was last used
+    List,
+    /// Create a token for a program; it is shown only once
+    Add {
+        /// Token name, usually the program's
+        name: String,
+        /// The program's rights: chat, models, machines, conversations, admin (comma-separated)
+        #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
+        may: Vec<Right>,
+    },
+    /// Revoke a token, and stop whatever its program is running
+    Remove {
+        /// Token name
+        name: String,
+    },
+    /// Replace a token with a new one that has the same rights; by default, your own in the data folder
+    Renew {
+        /// Token name
+        name: Option<String>,
+    },
+}
 
 pub(crate) async fn run(client: &Client, wanted: Option<Tokens>, as_json: bool) -> Result<(), Failure> {
     match wanted.unwrap_or(Tokens::List) {

@@ -1,9 +1,9 @@
-//! Latent attention (`LatentSpec`): keys and values of all heads come from one narrow row per token, which is what is
-//! kept.
+//! Latent attention (`LatentSpec`): keys and values of all heads are projected from one narrow latent row per token, and
+//! only that row is cached.
 //!
-//! Queries are turned into that row's space before they meet the keys, and what is attended to is turned back after, so
-//! that no head's keys or values are ever made ("absorbed"). It is then attention with one key-value head, whose keys are
-//! also its values, and the same on every kernel.
+//! Queries are mapped into the latent space and the result back ("absorbed"), so no head's keys or values are ever
+//! computed. What remains is attention with one key-value head, whose keys are also its values, and the same on every
+//! kernel.
 
 use hive_kernels::AttentionShape;
 use hive_weights::config::{LatentSpec, ModelConfig};

@@ -14,15 +14,11 @@ pub(super) enum Message {
 }
 
 #[cfg(test)]
-#[path = "../../../../tests/common/golden.rs"]
-mod golden;
-
-#[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::golden::Golden;
     use super::*;
+    use crate::golden::Golden;
     use crate::protocol::Protocol;
 
     /// The file name of a message. A new message needs one, and an example below.

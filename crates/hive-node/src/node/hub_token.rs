@@ -24,7 +24,7 @@ pub enum HubTokenError {
     NotKept(#[from] SecretError),
 }
 
-/// The hub's settings for the node with this data folder, by its owner's token if there is one, else by the environment's.
+/// The hub's settings for the node with this data folder. The owner's token, otherwise `HF_TOKEN`.
 pub fn hub_settings(folder: &Path) -> Result<Settings, SecretError> {
     Ok(Settings::with_token(stored(folder)?))
 }

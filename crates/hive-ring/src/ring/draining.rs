@@ -1,4 +1,4 @@
-//! Handing sessions over before a stage moves off a machine that is still present.
+//! Drains a stage: its sessions move before it leaves a machine that is still present.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::costs::reading_rows_per_s;
 use super::placed::{PlacedStage, has_left};
 
 /// The answers wait this long. In a minute, most of what remains could have been recomputed.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_mins(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Ring {
-    /// Has the sessions of the stage `index` handed over. Whatever does not arrive is recomputed.
-    pub(super) async fn hand_over(&self, index: usize, from: &PlacedStage, to: &PlacedStage) {
+    /// Moves the sessions of the stage `index` to its new machine. Whatever does not arrive is recomputed.
+    pub(super) async fn drain(&self, index: usize, from: &PlacedStage, to: &PlacedStage) {
         let host = &self.inner.host;
         if has_left(host, from) {
             return;
@@ -49,7 +49,7 @@ impl Ring {
                 Err(why) => tracing::info!("{after} recomputes what {before} had: {why}"),
             },
             () = left => {}
-            () = tokio::time::sleep(HAND_OVER_TIMEOUT) => {}
+            () = tokio::time::sleep(DRAIN_TIMEOUT) => {}
         }
     }
 

@@ -215,8 +215,8 @@ impl Driver {
                 None => Outcome::LoadFailed(holder, "it is not known".to_owned()),
             },
             Task::Drain { from, .. } => match self.former.remove(&from) {
-                Some(before) => return self.spawn(ticket, tasks::hand_over(ring.clone(), from.stage, before)),
-                None => Outcome::HandedOver,
+                Some(before) => return self.spawn(ticket, tasks::drain(ring.clone(), from.stage, before)),
+                None => Outcome::Drained,
             },
             Task::Join(epoch) => return self.spawn(ticket, tasks::join(ring.clone(), epoch)),
         };

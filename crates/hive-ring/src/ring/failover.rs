@@ -153,7 +153,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
                 self.deaths.add(by.machine, deaths::TOO_MANY, takeover.since);
                 self.retry(run, takeover.from.stage, why);
             }
-            (Awaited::Drain, Outcome::HandedOver) => self.take_over_next(run, now),
+            (Awaited::Drain, Outcome::Drained) => self.take_over_next(run, now),
             (Awaited::Join, Outcome::Joined) => self.joined(&run),
             (Awaited::Join, Outcome::NotJoined(stage, why)) => self.retry(run, stage, why),
             // The driver replies to a task only with its own kind of outcome.

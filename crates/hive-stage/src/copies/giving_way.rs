@@ -23,15 +23,15 @@ const NOTABLE_BYTES_PER_S: f64 = 10e6;
 
 /// Token steps that are compared at a time.
 const STEPS: usize = 10;
-/// How much longer steps may take than alone. Tokens are to keep nine tenths of their pace while the pace of a copy rises and
-/// falls around the right one.
+/// The largest ratio of a step's time beside a copy to its time alone. The pace of a copy oscillates around the right
+/// one; with this limit, tokens keep nine tenths of their pace on average.
 const MOST_SLOWER: f64 = 1.06;
 
-/// What the pace is multiplied with when steps take longer, and when they do not: at first, and later.
+/// Factors on the pace: when steps take longer; and when they do not, at first and later.
 const BACK: f64 = 0.5;
 const FIRST_GROWTH: f64 = 2.0;
 const GROWTH: f64 = 1.25;
-/// What the growth itself is multiplied with each time.
+/// Factor on the growth itself, each time the pace grows.
 const FASTER_GROWTH: f64 = 1.1;
 
 /// An answer is under way for this long after a token step, and twice the step: the next one may wait for other machines.

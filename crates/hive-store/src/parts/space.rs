@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::size::size;
+
 /// The disk that the store may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -15,13 +17,13 @@ pub struct Space {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
     /// The disk is too full.
-    #[error("the disk has room for {available} bytes")]
+    #[error("the disk has room for {}", size(*available))]
     Disk {
         /// Bytes that there is room for.
         available: u64,
     },
     /// The copies in use reach the owner's limit.
-    #[error("the limit of {cap} bytes leaves room for {available}")]
+    #[error("the limit of {} leaves room for {}", size(*cap), size(*available))]
     Cap {
         /// The limit in bytes.
         cap: u64,

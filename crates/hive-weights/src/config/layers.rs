@@ -102,11 +102,11 @@ impl AttentionSpec {
 pub struct LatentSpec {
     /// Query heads.
     pub heads: usize,
-    /// Width of the row that is kept of each token, without what is rotated.
+    /// Width of the row that is cached for each token, without the rotated dimensions.
     pub latent: usize,
-    /// Width of what is rotated of a query and, for all heads, of a key.
+    /// The rotated dimensions of a query and, for all heads, of a key.
     pub rotated: usize,
-    /// Width of what is not rotated of a query.
+    /// The other dimensions of a query.
     pub unrotated: usize,
     /// Width of a value.
     pub value_dim: usize,

@@ -30,7 +30,7 @@ pub enum RopeScaling {
         /// The context before scaling.
         original_context: f32,
     },
-    /// `YaRN`: as Llama 3's with a ramp over dimensions, and what is rotated grows a little.
+    /// `YaRN`: as Llama 3's with a ramp over dimensions; the rotated dimensions are scaled up a little.
     Yarn {
         /// The factor for long periods.
         factor: f32,
@@ -40,16 +40,16 @@ pub enum RopeScaling {
         slow: f32,
         /// The context before scaling.
         original_context: f32,
-        /// Factor on what is rotated.
+        /// Factor on the rotated dimensions.
         magnitude: f32,
         /// Whether the ramp begins and ends at whole dimensions.
         truncate: bool,
     },
-    /// Each period is multiplied by a factor of its own, and what is rotated grows a little.
+    /// Each period is multiplied by a factor of its own; the rotated dimensions are scaled up a little.
     LongRope {
         /// The factors, of long contexts: as in mlx-lm, also where the context is short.
         factors: Vec<f32>,
-        /// Factor on what is rotated.
+        /// Factor on the rotated dimensions.
         magnitude: f32,
     },
     /// Only the first pairs turn, with the periods that they have among all pairs of a head.
@@ -143,7 +143,7 @@ impl Rope {
         }
     }
 
-    /// The factor by which what is rotated is multiplied.
+    /// The factor on the rotated dimensions.
     pub fn magnitude(&self) -> f32 {
         match self.scaling {
             RopeScaling::Yarn { magnitude, .. } | RopeScaling::LongRope { magnitude, .. } => magnitude,

@@ -28,7 +28,7 @@ fn as_whole(value: &Json) -> Option<usize> {
 /// The value of a key, read as one of a type. A key that is left out or null has none.
 ///
 /// # Errors
-/// It is of another type. Taken for left out, it would change what is computed.
+/// It is of another type. Treating a wrong type as missing would silently change the model.
 fn typed<'a, T>(
     json: &'a Json,
     key: &'static str,

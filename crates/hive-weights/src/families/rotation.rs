@@ -99,7 +99,7 @@ pub(super) fn from_gguf(gguf: &Gguf, architecture: &str, head_dim: usize) -> Res
             let original = real("scaling.original_context_length");
             let original = original.or_else(|| gguf.real(&format!("{architecture}.context_length")).map(|n| n as f32));
             let grown = |by: f32| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
-            // In DeepSeek's files, both of the numbers that what is rotated grows by are this one.
+            // In DeepSeek's files, this one number gives both factors on the rotated dimensions.
             let divisor = real("scaling.yarn_log_multiplier").filter(|by| *by != 0.0);
             let divisor = divisor.map(|by| if architecture == "deepseek2" { 1.0 } else { by });
             let scaling = RopeScaling::Yarn {

@@ -80,7 +80,7 @@ impl Gguf {
     }
 
     /// An array of texts from the metadata.
-    pub fn strings(&self, key: &str) -> Option<&Strings> {
+    pub(crate) fn strings(&self, key: &str) -> Option<&Strings> {
         match self.value(key)? {
             Value::Array(Items::Strings(strings)) => Some(strings),
             _ => None,
@@ -101,7 +101,7 @@ impl Gguf {
     }
 
     /// A real number from the metadata.
-    pub fn real(&self, key: &str) -> Option<f64> {
+    pub(crate) fn real(&self, key: &str) -> Option<f64> {
         match self.value(key)? {
             Value::Float(number) => Some(*number),
             Value::Unsigned(number) => Some(*number as f64),

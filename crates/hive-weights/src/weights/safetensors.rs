@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 pub use error::FolderError;
-pub use fp8::Fp8;
+pub(crate) use fp8::Fp8;
 pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{

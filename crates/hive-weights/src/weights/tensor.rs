@@ -131,14 +131,6 @@ impl Matrix {
         }
     }
 
-    /// The number format of its products: that of the scales, or of the weights.
-    pub fn float(&self) -> Float {
-        match self {
-            Self::Quantized(matrix) => matrix.float,
-            Self::Float(tensor) => tensor.float,
-        }
-    }
-
     /// Its size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         match self {

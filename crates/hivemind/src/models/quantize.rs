@@ -1,18 +1,45 @@
 //! `hivemind models quantize`: makes a smaller model from one with plain numbers or FP8, with its progress.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use hive_node::quantize::{Progress, QuantizeError, Quantized, Recipe, quantize};
 use serde_json::json;
 
 use super::shown::{Shown, in_words};
-use crate::arguments::QuantizeOptions;
 use crate::output::megabytes;
-use crate::{Failure, output};
+use crate::{Failure, output, values};
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeOptions {
+    /// A folder of safetensors files, or owner/name from the Hugging Face cache
+    #[arg(value_parser = values::model)]
+    pub(crate) model: String,
+    /// Bits per weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, default_value_t = 4, value_parser = values::one_of(hive_node::quantize::BITS))]
+    pub(crate) bits: usize,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(
+        long,
+        default_value_t = 64,
+        value_name = "WEIGHTS",
+        value_parser = values::one_of(hive_node::quantize::GROUPS)
+    )]
+    pub(crate) group_size: usize,
+    /// More bits for embeddings, the output and the layers that matter most
+    #[arg(long)]
+    pub(crate) mixed: bool,
+    /// The new folder; defaults to the model's name and its bits, in the current folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print progress as JSON, one object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(super) async fn run(options: QuantizeOptions) -> Result<(), Failure> {
     let QuantizeOptions { model, bits, group_size, mixed, out, json: as_json } = options;

@@ -118,11 +118,11 @@ pub(super) async fn load(
     }
 }
 
-/// Has the sessions of a stage handed over by the machine that held it before.
-pub(super) async fn hand_over(ring: Ring, stage: usize, before: PlacedStage) -> Finished {
+/// Moves the sessions of a stage from the machine that held it before.
+pub(super) async fn drain(ring: Ring, stage: usize, before: PlacedStage) -> Finished {
     let after = ring.inner.stages()[stage].clone();
-    ring.hand_over(stage, &before, &after).await;
-    (Outcome::HandedOver, None)
+    ring.drain(stage, &before, &after).await;
+    (Outcome::Drained, None)
 }
 
 /// Joins the stages in this epoch.

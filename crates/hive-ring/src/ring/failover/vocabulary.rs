@@ -58,7 +58,7 @@ pub(crate) enum Task<M> {
     ListOffers(usize),
     /// Have a machine load a stage: [`Outcome::Loaded`] or [`Outcome::LoadFailed`].
     Load(Holder<M>),
-    /// Have the sessions of a stage handed over to its new machine: [`Outcome::HandedOver`], however much arrived.
+    /// Move the sessions of a stage to its new machine: [`Outcome::Drained`], however much arrived.
     Drain {
         /// The stage and who held it.
         from: Holder<M>,
@@ -93,8 +93,8 @@ pub(crate) enum Outcome<M> {
     Loaded(Holder<M>),
     /// The machine has not loaded the stage, for this reason.
     LoadFailed(Holder<M>, String),
-    /// Whatever could be handed over has been.
-    HandedOver,
+    /// The sessions that could move have moved.
+    Drained,
     /// All stages are joined.
     Joined,
     /// The stage of this index could not be joined, for this reason.

@@ -105,7 +105,7 @@ pub struct Numbers {
 
 impl Numbers {
     /// All of them, without those that are not whole numbers.
-    pub fn integers(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn integers(&self) -> impl Iterator<Item = i64> {
         self.values().filter_map(|value| match value {
             Value::Signed(number) => Some(number),
             Value::Unsigned(number) => i64::try_from(number).ok(),
@@ -114,7 +114,7 @@ impl Numbers {
     }
 
     /// All of them, if they are truth values, or whole numbers that stand for some.
-    pub fn flags(&self) -> Option<Vec<bool>> {
+    pub(crate) fn flags(&self) -> Option<Vec<bool>> {
         let flag = |value| match value {
             Value::Bool(flag) => Some(flag),
             other => other.whole().map(|number| number != 0),
@@ -123,7 +123,7 @@ impl Numbers {
     }
 
     /// All of them, if they are real numbers.
-    pub fn reals(&self) -> Option<Vec<f64>> {
+    pub(crate) fn reals(&self) -> Option<Vec<f64>> {
         let real = |value| if let Value::Float(number) = value { Some(number) } else { None };
         self.values().map(real).collect()
     }

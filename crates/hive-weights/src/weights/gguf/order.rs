@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(super) enum Order {
     /// Where they are in a checkpoint.
     Plain,
-    /// The rows of the halves of each head, of so many rows, alternate.
+    /// The rows of the two halves of each head alternate. A head has `height` rows.
     Alternating { height: usize },
     /// From this row on, heads of `height` rows: first the first under each of `keys` key heads, then the second, of
     /// `each` in all. A checkpoint has those under one key head together.
@@ -37,7 +37,7 @@ impl Order {
         }
     }
 
-    /// How many rows the file's tensor has for so many of a checkpoint's.
+    /// The rows of the file's tensor that hold this many rows of a checkpoint's.
     pub(super) fn stored_rows(self, rows: usize) -> usize {
         if let Self::Half { .. } = self { 2 * rows } else { rows }
     }
@@ -47,7 +47,7 @@ impl Order {
         if let Self::Alternating { height } = self { height } else { 1 }
     }
 
-    /// Reads rows of so many bytes in a checkpoint's order; `read` reads bytes from an offset on.
+    /// Reads rows in a checkpoint's order. Each has `row_bytes` bytes; `read` takes an offset and a number of bytes.
     pub(super) fn read<E>(
         self,
         rows: Range<usize>,
@@ -69,7 +69,7 @@ impl Order {
         Ok(all)
     }
 
-    /// Puts the columns of rows in a checkpoint's order: so many units of the same number of bytes to a row.
+    /// Puts the columns of rows in a checkpoint's order. A row consists of `units` of equal size.
     pub(super) fn columns(self, bytes: &[u8], rows: usize, units: usize) -> Vec<u8> {
         let places: Vec<usize> = (0..units).map(|unit| self.place(unit)).collect();
         let row_bytes = bytes.len() / rows.max(1);
@@ -106,7 +106,7 @@ pub(super) struct DeltaHeads {
 }
 
 impl DeltaHeads {
-    /// The order of tensors whose value heads, of so many rows, begin at a row.
+    /// The order of a tensor whose value heads begin at row `from` and have `height` rows each.
     fn values(self, from: usize, height: usize) -> Order {
         Order::ByPlace { from, keys: self.keys, each: self.each, height }
     }

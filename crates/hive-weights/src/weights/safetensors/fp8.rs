@@ -19,7 +19,7 @@ pub(crate) const SCALES: &str = "weight_scale_inv";
 
 /// How a folder stores its weights in FP8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fp8 {
+pub(crate) struct Fp8 {
     scaling: Scaling,
     /// The scales' name after a matrix's in the files.
     stored: &'static str,
@@ -44,7 +44,7 @@ impl Fp8 {
     ///
     /// # Errors
     /// What is not supported, as the object of "asks for".
-    pub fn from_json(config: &Json) -> Result<Option<Self>, String> {
+    pub(crate) fn from_json(config: &Json) -> Result<Option<Self>, String> {
         match config["quant_method"].as_str() {
             // The tensors' types tell what these are.
             None | Some("bitsandbytes") => Ok(None),

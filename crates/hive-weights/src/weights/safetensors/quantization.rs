@@ -78,7 +78,7 @@ impl QuantizationTable {
     }
 
     /// Of a folder with weights in FP8, or of one with weights that are not quantized.
-    pub fn of_fp8(fp8: Option<Fp8>) -> Self {
+    pub(crate) fn of_fp8(fp8: Option<Fp8>) -> Self {
         Self { fp8, ..Self::default() }
     }
 

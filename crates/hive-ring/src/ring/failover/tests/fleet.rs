@@ -266,7 +266,7 @@ impl Fleet {
                 holder_may_see_prompts: self.may_see_prompts(self.ring[stage]),
             },
             Task::Load(holder) => self.load(ticket, holder),
-            Task::Drain { .. } => Outcome::HandedOver,
+            Task::Drain { .. } => Outcome::Drained,
             Task::Join(_) => {
                 let fails = |stage: &usize| {
                     let holder = self.holder(*stage);

@@ -66,7 +66,7 @@ const KINDS: [&str; 11] = [
     "cancel",
     "held against",
     "load",
-    "hand over",
+    "drain",
     "end worker",
     "place",
 ];
@@ -81,7 +81,7 @@ fn kind(action: &Action<u8>) -> &'static str {
         Action::Cancel(_) => "cancel",
         Action::HoldAgainst(_) => "held against",
         Action::Start(_, Task::Load(_)) => "load",
-        Action::Start(_, Task::Drain { .. }) => "hand over",
+        Action::Start(_, Task::Drain { .. }) => "drain",
         Action::Start(_, Task::EndWorker(_)) => "end worker",
         Action::Start(..) => "other",
         Action::Begin(_) => "begin",
