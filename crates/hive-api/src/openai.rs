@@ -78,7 +78,7 @@ fn listed(id: &str, model: &ModelOnDisk) -> Value {
 /// Maps a fault of the model or the request to a client error, which is not retried, and a fault of a machine to a
 /// server error, which may be.
 pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
-    let code = match &error {
+    let code = match error.cause() {
         ServeError::Find(FindError::NoStarter | FindError::Unknown { .. } | FindError::Other { .. }) => {
             return Refusal::missing("model_not_found", error).hint("GET /v1/models lists those there are");
         }
@@ -107,6 +107,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         // Client libraries repeat a conflict by themselves, and would resume the download.
         ServeError::Paused(_) => "download_paused",
         ServeError::Stopping => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error),
+        ServeError::Shared(_) => return Refusal::internal(error),
     };
     Refusal::bad(code, error)
 }

@@ -1,5 +1,7 @@
 //! Errors of placing, loading and asking a model.
 
+use std::sync::Arc;
+
 use hive_peers::FindPeerError;
 use hive_plan::{ArrangeError, PlanError};
 use hive_ring::{GenerateError, RingError};
@@ -42,6 +44,19 @@ pub enum ServeError {
     /// The node is stopping and loads nothing more.
     #[error("HiveMind is about to end on this machine")]
     Stopping,
+    /// What several waited for failed.
+    #[error(transparent)]
+    Shared(Arc<ServeError>),
+}
+
+impl ServeError {
+    /// The error itself, also of something that several waited for.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.cause(),
+            error => error,
+        }
+    }
 }
 
 fn not_counted(exclusions: &[String]) -> String {

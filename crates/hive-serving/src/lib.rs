@@ -9,6 +9,7 @@
 
 mod capacity;
 mod error;
+mod joint;
 mod library;
 mod marks;
 mod model_request;

@@ -113,7 +113,7 @@ impl Serving {
 
     /// Loads a model ahead of the first question.
     pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
-        self.model_with_retries(&self.usual(&ModelRequest::named(name))).await.map(|_| ())
+        self.awaited_model(&self.usual(&ModelRequest::named(name))).await.map(|_| ())
     }
 
     /// Unloads a model on every machine.

@@ -30,6 +30,8 @@ use hive_stage::{AdapterFiles, InUse, StageHost, aside, models};
 use hive_types::{LoadingView, ModelView};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::error::ServeError;
+use crate::joint::Joint;
 use crate::marks::Marks;
 use crate::model_request::ModelRequest;
 use crate::openings::Openings;
@@ -73,6 +75,8 @@ struct Inner {
     /// Held while a model is placed and loaded, so that each is planned with the memory that the others leave, and is
     /// loaded once for everybody who asks. Requests for a model in memory do not wait for this.
     placing: AsyncMutex<()>,
+    /// Models that are not in memory yet, for everybody who waits for them.
+    awaited: Joint<ModelRequest, Ring, ServeError>,
     fetches: Fetches,
     loads: Loads,
     /// The model that people see: the one loaded last.
@@ -106,6 +110,7 @@ impl Serving {
             on_disk: Mutex::new(placements.clone()),
             loaded: Mutex::default(),
             placing: AsyncMutex::default(),
+            awaited: Joint::default(),
             fetches: Fetches::default(),
             loads: Loads::default(),
             latest: Mutex::default(),

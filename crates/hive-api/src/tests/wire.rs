@@ -341,13 +341,14 @@ async fn replies_about_conversations_are_written_as_ever() {
     );
     assert_eq!(
         ask("GET", "/conversations/c1", json!(null)).await,
-        r#"{"id":"c1","title":"A talk","system":"","draft":"","choices":{"model":null,"temperature":0.3,"top_p":0.95,"max_tokens":null,"options":[]},"messages":[{"id":"m1","role":"user","text":"Hello","tokens":[],"seed":0,"complete":true,"note":null,"computed":null,"branches":["m1"]}],"updated_s":5.5,"began_s":null,"pinned":false,"archived":false}"#
+        r#"{"id":"c1","title":"A talk","system":"","draft":"","choices":{"model":null,"temperature":0.3,"top_p":0.95,"max_tokens":null,"options":[]},"messages":[{"id":"m1","role":"user","text":"Hello","tokens":[],"seed":0,"complete":true,"note":null,"computed":null,"edit":null,"branches":["m1"]}],"updated_s":5.5,"began_s":null,"pinned":false,"archived":false}"#
     );
     let markdown = ask("GET", "/conversations/c1/markdown", json!(null)).await;
     assert!(markdown.starts_with(r##"{"file_name":"A talk.md","markdown":"# A talk"##), "{markdown}");
     assert_eq!(ask("POST", "/conversations/c1/rename", json!({ "title": "Ours" })).await, DONE);
     for (call, body) in [
         ("draft", json!({ "draft": "half" })),
+        ("draft", json!({ "draft": "Hello again", "message": "m1" })),
         ("instructions", json!({ "instructions": "Be brief" })),
         ("choices", json!({ "model": "big", "temperature": 0.5 })),
         ("pin", json!({ "on": true })),

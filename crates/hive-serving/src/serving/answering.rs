@@ -55,13 +55,23 @@ impl Serving {
         let adapted = adapter.map(|adapter| Request { adapter: Some(adapter), ..request.clone() });
         let request = adapted.as_ref().unwrap_or(request);
         let wanted = self.usual(wanted);
-        let ring = self.model_with_retries(&wanted).await?;
+        let ring = self.awaited_model(&wanted).await?;
         let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
         let source = Arc::new(Asker { serving: self.clone(), wanted });
         Ok(ring.start(prompt, request, Some(source)).await?)
     }
 
-    /// The model of a request under its canonical name. If machines fail while they fetch or load it, it is placed without them.
+    /// The model of a request under its canonical name. One load serves everybody who waits for it; it goes on if whoever
+    /// asked first leaves, and is cancelled when nobody waits any more.
+    pub(crate) async fn awaited_model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
+        let load = || {
+            let (serving, wanted) = (self.clone(), wanted.clone());
+            async move { serving.model_with_retries(&wanted).await }
+        };
+        self.inner.awaited.run(wanted, load).await.map_err(ServeError::Shared)
+    }
+
+    /// The same for one request. If machines fail while they fetch or load the model, it is placed without them.
     pub(crate) async fn model_with_retries(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let mut failures = Vec::new();
         loop {

@@ -27,6 +27,7 @@ impl Serving {
         let unused = self.unused_beside(&wanted);
         self.as_written(&model, &wanted, &placed, &unused)?;
         let before = self.set_manual_plan(&wanted, Some(placed));
+        // Not with others who wait: they may have begun by another plan.
         let loaded = self.model_with_retries(&wanted).await;
         if loaded.is_err() {
             self.set_manual_plan(&wanted, before);
