@@ -21,6 +21,7 @@ mod settings;
 mod sharing;
 mod status;
 mod tokens;
+mod trouble;
 mod words;
 
 pub use absence::{Absence, NotSharing};
@@ -47,4 +48,5 @@ pub use settings::{Accent, Language, Look};
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, MachineWork, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};
+pub use trouble::{Loss, Trouble};
 pub use words::{grouped, megabytes};

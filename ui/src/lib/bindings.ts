@@ -306,8 +306,10 @@ conversation: Conversation;
 answering: string | null; 
 /**  Its status. */
 status: Status; 
-/**  Why the last answer was interrupted. */
-problem: string | null } | 
+/**  Why the last answer was interrupted, in words. */
+problem: string | null; 
+/**  The code of that problem in error replies, if it has one. */
+code?: string | null } | 
 /**  More text of the message that is being written. */
 { kind: "text"; 
 /**  The text. */
@@ -507,6 +509,8 @@ export type HandedFile = {
 export type Interruption = {
 	/**  What happened, in words. */
 	why: string,
+	/**  The same, as a value; none if an older version wrote it. */
+	trouble?: Trouble | null,
 	/**  How long no token came, in seconds. */
 	pause_s: number,
 };
@@ -546,6 +550,25 @@ export type Loading = {
 export type Look = 
 /**  As the system. */
 "automatic" | "light" | "dark";
+
+/**  How a machine was lost. */
+export type Loss = 
+/**  It quit, or has started anew. */
+"left" | 
+/**  Its owner stopped sharing it. */
+"stopped_sharing" | 
+/**  It may no longer see prompts. */
+"may_not_see_prompts" | 
+/**  Its owner shares less memory than its layers take. */
+"shares_less" | 
+/**  It does not answer. */
+"silent" | 
+/**  It answers, and makes no progress. */
+"no_progress" | 
+/**  It computed what cannot be. */
+"wrong_numbers" | 
+/**  Its worker died, or it has the layers no more. */
+"failed";
 
 /**  An approved machine. */
 export type Machine = {
@@ -1170,10 +1193,12 @@ export type Status =
 tokens: number; 
 /**  Tokens in total. */
 of: number } | 
-/**  A machine left, in words; the answer continues. */
+/**  The answer has run into trouble, and continues. */
 { kind: "recovering"; 
-/**  What happened. */
-why: string } | 
+/**  What happened, in words. */
+why: string; 
+/**  The same, as a value. */
+trouble?: Trouble | null } | 
 /**  The answer is complete, but could not be saved yet. */
 { kind: "unsaved"; 
 /**  Why not. */
@@ -1186,6 +1211,31 @@ export type Today = {
 	/**  Tokens of these answers. */
 	tokens: number,
 };
+
+/**  Trouble that an answer has run into. */
+export type Trouble = 
+/**  A machine takes no part any longer; others take over its layers. */
+{ kind: "lost"; 
+/**  Its name. */
+machine: string; 
+/**  How it was lost. */
+loss: Loss } | 
+/**  Nothing comes, although no machine is lost: all are connected again. */
+{ kind: "stuck"; 
+/**  What was found, in words. */
+why: string } | 
+/**  Machines do not answer; it is found out whether they are lost. */
+{ kind: "not_answering"; 
+/**  Their names. */
+machines: string[]; 
+/**  Since when nothing has come, in seconds. */
+seconds: number } | 
+/**  A machine computed wrong numbers, and is quarantined. */
+{ kind: "wrong_numbers"; 
+/**  Its name. */
+machine: string; 
+/**  The first token of the answer that may be wrong, counted from 1. */
+token: number };
 
 /**  Progress of an app update. */
 export type Update = 

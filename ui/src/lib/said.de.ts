@@ -1,6 +1,7 @@
 /** What the node says about plans and machines, in German. */
 
 import { decimal, gigabytes, several, speed, unit } from "./numbers";
+import type { Loss } from "./bindings";
 import type { Happened } from "./node";
 import type { Said } from "./said";
 
@@ -40,6 +41,17 @@ const REFUSED = {
   not_possible: "Es war nicht möglich",
   too_many: "Zu viele hatten gefragt",
   invitation: "Die Einladung war nicht gültig",
+};
+
+const LOST: Record<Loss, string> = {
+  left: "ist gegangen",
+  stopped_sharing: "gibt nichts mehr frei",
+  may_not_see_prompts: "darf Ihre Fragen nicht mehr sehen",
+  shares_less: "gibt weniger Speicher frei",
+  silent: "antwortet nicht",
+  no_progress: "kommt nicht voran",
+  wrong_numbers: "hat falsch gerechnet",
+  failed: "ist ausgefallen",
 };
 
 export const said: Said = {
@@ -84,6 +96,13 @@ export const said: Said = {
     failed: ({ machine, minutes }) => `${machine} rechnet ${unit(decimal(minutes), "min")} lang nicht mit: Dort ist etwas gescheitert`,
     wrong_numbers: ({ machine, hours }) => `${machine} ist ${unit(decimal(hours), "h")} lang ausgeschlossen: Dort wurde falsch gerechnet`,
     pinned: ({ model }) => `${model} ist angeheftet und behält seinen Speicher`,
+  },
+  trouble: {
+    lost: ({ machine, loss }) => `${machine} ${LOST[loss]}; weiter ohne diesen Rechner`,
+    stuck: () => "Nichts kommt mehr an; die Rechner werden neu verbunden",
+    not_answering: ({ machines, seconds }) =>
+      `${all(machines) || "Das Modell"} ${machines.length > 1 ? "antworten" : "antwortet"} seit ${unit(decimal(seconds), "s")} nicht; wird geprüft`,
+    wrong_numbers: ({ machine, token }) => `${machine} hat falsch gerechnet und ist ausgeschlossen; der Text ab Token ${decimal(token)} kann falsch sein`,
   },
   event: {
     started: ({ version }) => `HiveMind ${version} gestartet`,

@@ -1,6 +1,6 @@
 /** What the node says as a value and in English: in the window's language, where that has words for it. */
 
-import type { Reason } from "./bindings";
+import type { Reason, Trouble } from "./bindings";
 import type { Happened, LogLine, PlanView } from "./node";
 import { words } from "./words";
 
@@ -12,6 +12,7 @@ type WordsFor<Value extends { kind: string }> = {
 /** A language's words for what the node says. */
 export type Said = {
   reason: WordsFor<Reason>;
+  trouble: WordsFor<Trouble>;
   event: { [Event in Happened["event"]]: (line: Extract<Happened, { event: Event }>) => string };
 };
 
@@ -28,6 +29,11 @@ export function reasons({ reasons, because }: PlanView): string[] {
     const said = (reason && say(words.said?.reason, reason.kind, reason)) ?? text;
     return said.endsWith(".") ? said : `${said}.`;
   });
+}
+
+/** What an answer ran into, by the node's words for it. */
+export function troubled({ why, trouble }: { why: string; trouble: Trouble | null }): string {
+  return (trouble && say(words.said?.trouble, trouble.kind, trouble)) ?? why;
 }
 
 /** A line of the log. */
