@@ -58,6 +58,7 @@ export const planned: PlanView = {
   layers: 18,
   stages: [{ node: "Studio", layers: [0, 18], weight_bytes: 5.9e9, kv_bytes: 1e8, base_bytes: 0 }],
   reasons: [],
+  because: [],
   decode_tokens_per_s: 20,
 };
 

@@ -5,10 +5,13 @@ use std::pin::Pin;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
-use hive_mind::{AnswerEvent, Asked, Chats, Choices, Model, Question, Store};
+use hive_mind::{AnswerEvent, Asked, Chats, Choices, Failure, Model, Question, Store};
 use hive_node::serving::ModelRequest;
-use hive_node::{Conversation, Event, FinishReason, Message, Node, Reply, Request, Ring, Sampling};
+use hive_node::{AnswerError, Conversation, Event, FinishReason, Message, Node, Reply, Request, Ring, Sampling};
+use hive_types::Trouble;
 use tokio::sync::mpsc;
+
+use crate::openai::answer_refusal;
 
 /// Without it, the starter model repeats itself forever on one question in four.
 const REPETITION_PENALTY: f32 = 1.1;
@@ -24,16 +27,15 @@ struct Swarm {
 }
 
 impl Model for Swarm {
-    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, String>> + Send>> {
+    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, Failure>> + Send>> {
         let node = self.node.clone();
         Box::pin(async move {
             let request = request(&question)?;
             let wanted = question.choices.model.as_deref().map_or_else(|| node.default_model(), ModelRequest::named);
-            let Reply { events, ring, .. } =
-                node.generate(&wanted, &request).await.map_err(|error| error.to_string())?;
+            let Reply { events, ring, .. } = node.generate(&wanted, &request).await.map_err(failure)?;
             let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
             let (machines, context_limit) = (machines(&ring), ring.model().card().max_context as u32);
-            let progress = Progress { events, ring, has_recovered: false, waiting: None };
+            let progress = Progress { events, ring, has_lost: false, waiting: None };
             let events = stream::unfold(progress, |mut progress| async { Some((progress.next().await?, progress)) });
             Ok(Asked { machines, context_limit, unknown_options, events: events.boxed() })
         })
@@ -53,6 +55,11 @@ impl Model for Swarm {
     fn is_busy(&self) -> bool {
         self.node.as_ref().is_busy()
     }
+}
+
+fn failure(error: AnswerError) -> Failure {
+    let why = error.to_string();
+    Failure { why, code: Some(answer_refusal(error).code) }
 }
 
 fn request(question: &Question) -> Result<Request, String> {
@@ -93,7 +100,7 @@ struct Progress {
     events: mpsc::Receiver<Event>,
     ring: Ring,
     /// Whether a machine was lost since the last token.
-    has_recovered: bool,
+    has_lost: bool,
     /// The event that comes next.
     waiting: Option<AnswerEvent>,
 }
@@ -105,13 +112,13 @@ impl Progress {
         }
         Some(match self.events.recv().await? {
             Event::Reading { tokens, of } => AnswerEvent::Reading { tokens: tokens as u32, of: of as u32 },
-            Event::Recovering(why) => {
-                self.has_recovered = true;
-                AnswerEvent::Recovering(why)
+            Event::Recovering(trouble) => {
+                self.has_lost |= matches!(trouble, Trouble::Lost { .. });
+                AnswerEvent::Recovering(trouble)
             }
             Event::Token { sampled, text } => {
                 let token = AnswerEvent::Token { token: sampled.token, text };
-                if std::mem::take(&mut self.has_recovered) {
+                if std::mem::take(&mut self.has_lost) {
                     self.waiting = Some(token);
                     AnswerEvent::Machines(machines(&self.ring))
                 } else {
@@ -126,7 +133,7 @@ impl Progress {
                 cut: summary.finish_reason == FinishReason::Length,
                 tokens: summary.tokens,
             },
-            Event::Failed(why) => AnswerEvent::Failed(why),
+            Event::Failed(why) => AnswerEvent::Failed(why.into()),
         })
     }
 }

@@ -112,6 +112,14 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
     Refusal::bad(code, error)
 }
 
+/// Maps the error of an answer that did not begin.
+pub(crate) fn answer_refusal(error: AnswerError) -> Refusal {
+    match error {
+        AnswerError::Serve(error) => serve_refusal(error),
+        AnswerError::Generate(error) => generate_refusal(error),
+    }
+}
+
 fn generate_refusal(error: GenerateError) -> Refusal {
     match error {
         GenerateError::TooLong { .. } | GenerateError::NoRoom { .. } => Refusal::bad("context_length_exceeded", error),
@@ -125,10 +133,7 @@ async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>)
     let Asked { wanted, request, stream, usage, options, mut ignored } = ask::read(&body.map_err(too_long)?)?;
     let so_far = SoFar { text: String::new(), tokens: request.resume_tokens.clone(), seed: request.sampling.seed };
     let answer = shared.node.generate(&wanted, &request).await;
-    let Reply { id, ring, events } = answer.map_err(|error| match error {
-        AnswerError::Serve(error) => serve_refusal(error),
-        AnswerError::Generate(error) => generate_refusal(error),
-    })?;
+    let Reply { id, ring, events } = answer.map_err(answer_refusal)?;
     // The answer has begun; failing to check its template options does not end it.
     let unknown = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
     ignored.extend(unknown.into_iter().filter_map(|name| options.get(&name).cloned()));
@@ -305,9 +310,9 @@ fn frames(
                 let news = chunks(splitter.push(&piece));
                 (news, Some((events, head, so_far, splitter)))
             }
-            Some(Event::Recovering(status)) => {
+            Some(Event::Recovering(trouble)) => {
                 let mut chunk = head.chunk(&json!({}), None);
-                chunk["hivemind"] = json!(AnswerNews::Status { status });
+                chunk["hivemind"] = json!(AnswerNews::Status { status: trouble.to_string() });
                 (vec![data(&chunk)], Some((events, head, so_far, splitter)))
             }
             Some(Event::Reading { tokens, of }) => {

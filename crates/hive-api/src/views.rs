@@ -5,7 +5,8 @@
 use hive_node::Node;
 use hive_node::serving::Layout;
 use hive_types::{
-    Heat, Link, LinkKind, MeasuredPath, ModelCopy, PeerView, PlanView, PlannedStage, Power, Profile, Rights, Status,
+    Heat, Link, LinkKind, MeasuredPath, ModelCopy, PeerView, PlanView, PlannedStage, Power, Profile, Reason, Rights,
+    Status,
 };
 
 /// The node's current status.
@@ -59,6 +60,7 @@ fn profile(profile: hive_node::Profile) -> Profile {
         offered_bytes,
         sharing,
         not_sharing,
+        why_not_sharing,
         gpu,
         decode_tokens_per_s,
         bytes_per_s,
@@ -87,6 +89,7 @@ fn profile(profile: hive_node::Profile) -> Profile {
         offered_bytes,
         sharing,
         not_sharing,
+        why_not_sharing,
         gpu,
         decode_tokens_per_s,
         bytes_per_s,
@@ -188,7 +191,8 @@ pub(crate) fn plan(layout: Layout) -> PlanView {
         model,
         layers,
         stages: stages.collect(),
-        reasons: plan.reasons,
+        reasons: plan.reasons.iter().map(Reason::to_string).collect(),
+        because: plan.reasons,
         decode_tokens_per_s: plan.decode_tokens_per_s,
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use hive_types::Trouble;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::conversation::{Computed, Interruption, Message, Part};
 use crate::live::{Inner, Status};
-use crate::model::{AnswerEvent, Asked, Question};
+use crate::model::{AnswerEvent, Asked, Failure, Question};
 use crate::naming;
 
 /// One frame at 60 Hz.
@@ -28,7 +29,7 @@ struct Growth {
     /// Text of the message that no window has yet.
     unseen: String,
     /// Since when no token came, and why.
-    pause: Option<(Instant, String)>,
+    pause: Option<(Instant, Trouble)>,
     asked: Instant,
     first_token: Option<Instant>,
     /// Tokens since this attempt began.
@@ -61,7 +62,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: String, question: Question, messa
 }
 
 /// Takes the answer's events; returns why it was interrupted, if it was.
-async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Growth) -> Option<String> {
+async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Growth) -> Option<Failure> {
     let asked = match inner.model().answer(question).await {
         Ok(asked) => asked,
         Err(why) => return Some(why),
@@ -91,9 +92,10 @@ async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Gro
         };
         match event {
             Some(AnswerEvent::Reading { tokens, of }) => inner.set_status(id, Status::Reading { tokens, of }),
-            Some(AnswerEvent::Recovering(why)) => {
-                growth.pause.get_or_insert_with(|| (Instant::now(), why.clone()));
-                inner.set_status(id, Status::Recovering { why });
+            Some(AnswerEvent::Recovering(trouble)) => {
+                let why = trouble.to_string();
+                growth.pauses(trouble.clone());
+                inner.set_status(id, Status::Recovering { why, trouble: Some(trouble) });
             }
             Some(AnswerEvent::Machines(machines)) => growth.continue_on(machines),
             Some(AnswerEvent::Token { token, text }) => growth.take(token, &text),
@@ -106,7 +108,7 @@ async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Gro
                 return None;
             }
             Some(AnswerEvent::Failed(why)) => return Some(why),
-            None => return Some("HiveMind stopped".to_owned()),
+            None => return Some("HiveMind stopped".to_owned().into()),
         }
     }
 }
@@ -134,10 +136,21 @@ impl Growth {
         self.message.complete = !cut;
     }
 
+    /// Notes trouble. A machine that turns out to be lost explains the pause better than its silence before.
+    fn pauses(&mut self, trouble: Trouble) {
+        let (since, _) = self.pause.get_or_insert_with(|| (Instant::now(), trouble.clone()));
+        if matches!(trouble, Trouble::Lost { .. }) {
+            self.pause = Some((*since, trouble));
+        }
+    }
+
     /// Begins a part on other machines, after the pause that came before.
     fn continue_on(&mut self, machines: Vec<String>) {
-        let interruption =
-            |(since, why): (Instant, String)| Interruption { why, pause_s: since.elapsed().as_secs_f64() };
+        let interruption = |(since, trouble): (Instant, Trouble)| Interruption {
+            why: trouble.to_string(),
+            trouble: Some(trouble),
+            pause_s: since.elapsed().as_secs_f64(),
+        };
         let after = self.pause.take().map(interruption);
         self.message.computed.get_or_insert_default().begin(machines, after);
     }

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use hive_types::{Loss, Trouble};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::model::{AnswerEvent, Asked};
+use crate::model::{AnswerEvent, Asked, Failure};
 
 /// Writes one word per permit; what it writes depends on the question alone, so that a resumed answer can be compared.
 #[derive(Clone)]
@@ -45,14 +46,14 @@ impl Drop for Running {
 }
 
 impl Model for Script {
-    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = std::result::Result<Asked, String>> + Send>> {
+    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = std::result::Result<Asked, Failure>> + Send>> {
         let script = self.clone();
         script.running.fetch_add(1, Ordering::SeqCst);
         let running = Running(script.running.clone());
         script.asked.lock().unwrap().push(question.clone());
         Box::pin(async move {
             if question.turns.last().unwrap().text == "refuse" {
-                return Err("no room".to_owned());
+                return Err(Failure { why: "no room".to_owned(), code: Some("no_plan") });
             }
             let (send, receive) = mpsc::channel(8);
             tokio::spawn(async move {
@@ -65,11 +66,11 @@ impl Model for Script {
                     };
                     permit.forget();
                     if text == "lose" && number == 2 {
-                        send.send(AnswerEvent::Recovering("Attic left".to_owned())).await.unwrap();
+                        send.send(AnswerEvent::Recovering(attic_left())).await.unwrap();
                         send.send(AnswerEvent::Machines(vec!["Studio".to_owned()])).await.unwrap();
                     }
                     if text == "break" && number == 2 {
-                        let _ = send.send(AnswerEvent::Failed("all machines left".to_owned())).await;
+                        let _ = send.send(AnswerEvent::Failed("all machines left".to_owned().into())).await;
                         return;
                     }
                     let token = AnswerEvent::Token { token: number as u32, text: word(&text, number) };
@@ -94,6 +95,10 @@ impl Model for Script {
             Ok(Asked { machines, context_limit: 100, unknown_options: Vec::new(), events: events.boxed() })
         })
     }
+}
+
+fn attic_left() -> Trouble {
+    Trouble::Lost { machine: "Attic".to_owned(), loss: Loss::Left }
 }
 
 fn open(folder: &Path, script: &Script) -> Chats {
@@ -292,7 +297,9 @@ async fn a_lost_machine_is_a_new_part_and_a_lost_answer_keeps_its_words() {
     let parts = chats.get(&id).await.unwrap().messages.remove(1).computed.unwrap().parts;
     assert_eq!(parts.iter().map(|part| part.tokens).collect::<Vec<_>>(), [2, 3]);
     assert_eq!((parts[0].machines.len(), parts[1].machines.clone()), (2, vec!["Studio".to_owned()]));
-    assert_eq!(parts[1].after.as_ref().unwrap().why, "Attic left");
+    let after = parts[1].after.as_ref().unwrap();
+    assert_eq!(after.trouble, Some(attic_left()));
+    assert_eq!(after.why, "Attic left; continuing without it");
     for (question, why, kept) in [("break", "all machines left", Some("b0 b1 ")), ("refuse", "no room", None)] {
         chats.ask(&id, question, None).await.unwrap();
         let (shown, problem) = watched(chats.watch(&id).await.unwrap(), is_done).await;

@@ -26,7 +26,7 @@ pub use chats::Chats;
 pub use conversation::{Choices, Computed, Conversation, Entry, Interruption, Message, Part, Role};
 pub use error::ChatError;
 pub use live::{ChatEvent, Ended, Status, Watch};
-pub use model::{AnswerEvent, Asked, Model, Question, Turn};
+pub use model::{AnswerEvent, Asked, Failure, Model, Question, Turn};
 pub use presets::Preset;
 pub use prompt::Prompt;
 pub use store::{FILE, Store, StoreError};

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use hive_types::Trouble;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::conversation::{Conversation, Message};
 use crate::error::ChatError;
-use crate::model::Model;
+use crate::model::{Failure, Model};
 use crate::store::{Store, StoreError};
 
 type Result<T> = std::result::Result<T, ChatError>;
@@ -34,10 +35,13 @@ pub enum Status {
         /// Tokens in total.
         of: u32,
     },
-    /// A machine left, in words; the answer continues.
+    /// The answer has run into trouble, and continues.
     Recovering {
-        /// What happened.
+        /// What happened, in words.
         why: String,
+        /// The same, as a value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<Trouble>,
     },
     /// The answer is complete, but could not be saved yet.
     Unsaved {
@@ -59,8 +63,11 @@ pub enum ChatEvent {
         answering: Option<String>,
         /// Its status.
         status: Status,
-        /// Why the last answer was interrupted.
+        /// Why the last answer was interrupted, in words.
         problem: Option<String>,
+        /// The code of that problem in error replies, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     /// More text of the message that is being written.
     Text {
@@ -105,7 +112,7 @@ pub(crate) struct State {
     /// Answers in progress, by conversation.
     pub(crate) live: HashMap<String, Live>,
     /// Why the last answer of a conversation was interrupted.
-    pub(crate) problems: HashMap<String, String>,
+    pub(crate) problems: HashMap<String, Failure>,
     pub(crate) watchers: HashMap<String, broadcast::Sender<ChatEvent>>,
     /// Conversations that may want a title of the model.
     pub(crate) untitled: VecDeque<String>,
@@ -174,12 +181,13 @@ impl Inner {
     }
 
     pub(crate) fn whole(&self, state: &State, id: &str) -> Result<ChatEvent> {
-        let live = state.live.get(id);
+        let (live, problem) = (state.live.get(id), state.problems.get(id));
         Ok(ChatEvent::Whole {
             conversation: Box::new(self.conversation(state, id)?),
             answering: live.map(|live| live.message.id.clone()),
             status: live.map(|live| live.status.clone()).unwrap_or_default(),
-            problem: state.problems.get(id).cloned(),
+            problem: problem.map(|problem| problem.why.clone()),
+            code: problem.and_then(|problem| problem.code).map(str::to_owned),
         })
     }
 
@@ -236,7 +244,7 @@ impl Inner {
     }
 
     /// Ends an answer that is saved.
-    pub(crate) async fn ended(self: &Arc<Self>, id: &str, message: &Message, problem: Option<String>) {
+    pub(crate) async fn ended(self: &Arc<Self>, id: &str, message: &Message, problem: Option<Failure>) {
         let (inner, id, message) = (self.clone(), id.to_owned(), message.clone());
         blocking(move || {
             let nothing = message.text.is_empty() && !message.complete;

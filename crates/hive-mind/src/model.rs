@@ -6,12 +6,14 @@ use std::pin::Pin;
 use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 
+use hive_types::Trouble;
+
 use crate::conversation::Choices;
 
 /// Gives answers. The node does; tests have their own.
 pub trait Model: Send + Sync + 'static {
-    /// Begins an answer. The error is a sentence for people.
-    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, String>> + Send>>;
+    /// Begins an answer.
+    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, Failure>> + Send>>;
 
     /// Bytes of the weights of the model that answers with these choices; none if they are not known.
     fn weight_bytes(&self, _choices: &Choices) -> BoxFuture<'static, Option<u64>> {
@@ -50,6 +52,21 @@ pub struct Turn {
     pub text: String,
 }
 
+/// Why an answer did not begin, or was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason, in words.
+    pub why: String,
+    /// Its code in error replies, if it has one.
+    pub code: Option<&'static str>,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, code: None }
+    }
+}
+
 /// An answer that has begun.
 pub struct Asked {
     /// The machines that compute it, in the order of their layers.
@@ -85,8 +102,8 @@ pub enum AnswerEvent {
         /// The text; may be empty.
         text: String,
     },
-    /// A machine was lost, in words for people; the answer resumes as soon as it can.
-    Recovering(String),
+    /// It has run into trouble, and resumes as soon as it can.
+    Recovering(Trouble),
     /// These machines compute from here on.
     Machines(Vec<String>),
     /// The answer is complete.
@@ -104,6 +121,6 @@ pub enum AnswerEvent {
         /// Whether it reached its maximum length and can be continued.
         cut: bool,
     },
-    /// The answer was interrupted, for this reason; earlier tokens stay valid.
-    Failed(String),
+    /// The answer was interrupted; earlier tokens stay valid.
+    Failed(Failure),
 }

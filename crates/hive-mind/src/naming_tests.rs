@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::chats::Chats;
 use crate::conversation::Choices;
-use crate::model::{Asked, Model};
+use crate::model::{Asked, Failure, Model};
 use crate::store::Store;
 
 /// Answers questions at once, and with a permit for a title says this.
@@ -60,7 +60,7 @@ impl Drop for Writing {
 }
 
 impl Model for Namer {
-    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, String>> + Send>> {
+    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, Failure>> + Send>> {
         let namer = self.clone();
         let wants_title = question.turns.last().unwrap().text.contains("Write a title");
         let writing = wants_title.then(|| {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_host::{Heat, Power};
 use hive_stage::AtLoad;
+use hive_types::NotSharing;
 use serde::{Deserialize, Serialize};
 
 /// The owner's settings.
@@ -87,34 +88,6 @@ pub(crate) struct Observed {
     pub(crate) memory_bytes: u64,
 }
 
-/// Why a machine does not share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
-    SwitchedOff,
-    Paused { seconds_left: u64 },
-    Leaving,
-    OnBattery,
-    SavingEnergy,
-    Hot,
-    InUse,
-    ShortOfMemory,
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::SwitchedOff => f.write_str("sharing is switched off"),
-            Self::Paused { seconds_left } => write!(f, "paused for another {} min", seconds_left.div_ceil(60)),
-            Self::Leaving => f.write_str("HiveMind is being quit"),
-            Self::OnBattery => f.write_str("paused: on battery"),
-            Self::SavingEnergy => f.write_str("paused: saving energy"),
-            Self::Hot => f.write_str("paused: too hot"),
-            Self::InUse => f.write_str("paused: in use"),
-            Self::ShortOfMemory => f.write_str("paused: short of memory"),
-        }
-    }
-}
-
 /// One part of all memory in this many must stay free for the owner's programs; with less, the machine slows down.
 const SHORT: u64 = 32;
 
@@ -128,28 +101,28 @@ pub(crate) fn decide(
     observed: Observed,
     sharing: bool,
     now: SystemTime,
-) -> Result<(), Why> {
+) -> Result<(), NotSharing> {
     let Observed { power, heat, idle, free_bytes, memory_bytes } = observed;
     let seconds_left = switches.paused_for_s(now);
     let short = memory_bytes / SHORT;
     let enough = if sharing { short } else { short * 2 };
     let unused = |wanted: Duration| idle.is_none_or(|idle| idle >= wanted);
     if leaving {
-        Err(Why::Leaving)
+        Err(NotSharing::Quitting)
     } else if !switches.wants_to_share(share) {
-        Err(Why::SwitchedOff)
+        Err(NotSharing::SwitchedOff)
     } else if seconds_left > 0 {
-        Err(Why::Paused { seconds_left })
+        Err(NotSharing::Paused { minutes: seconds_left.div_ceil(60) })
     } else if heat >= Heat::Serious {
-        Err(Why::Hot)
+        Err(NotSharing::Hot)
     } else if policy.only_on_power && power.on_battery {
-        Err(Why::OnBattery)
+        Err(NotSharing::OnBattery)
     } else if policy.only_on_power && power.low_power_mode {
-        Err(Why::SavingEnergy)
+        Err(NotSharing::SavingEnergy)
     } else if !policy.only_when_idle.is_none_or(unused) {
-        Err(Why::InUse)
+        Err(NotSharing::InUse)
     } else if free_bytes < enough {
-        Err(Why::ShortOfMemory)
+        Err(NotSharing::ShortOfMemory)
     } else {
         Ok(())
     }
@@ -165,7 +138,7 @@ mod tests {
         Observed { free_bytes: 8 * GIB, memory_bytes: 16 * GIB, ..Observed::default() }
     }
 
-    fn judge(policy: &Policy, switches: Switches, observed: Observed) -> Result<(), Why> {
+    fn judge(policy: &Policy, switches: Switches, observed: Observed) -> Result<(), NotSharing> {
         decide(true, false, policy, switches, observed, true, UNIX_EPOCH + Duration::from_secs(1000))
     }
 
@@ -173,12 +146,12 @@ mod tests {
     fn the_owners_wishes_come_first() {
         let (policy, none) = (Policy::default(), Switches::default());
         assert_eq!(judge(&policy, none, calm()), Ok(()));
-        assert_eq!(judge(&policy, Switches { share: Some(false), ..none }, calm()), Err(Why::SwitchedOff));
+        assert_eq!(judge(&policy, Switches { share: Some(false), ..none }, calm()), Err(NotSharing::SwitchedOff));
         let paused = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_secs(1000));
-        assert_eq!(judge(&policy, paused, calm()), Err(Why::Paused { seconds_left: 90 }));
+        assert_eq!(judge(&policy, paused, calm()), Err(NotSharing::Paused { minutes: 2 }));
         let over = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_mins(15));
         assert_eq!(judge(&policy, over, calm()), Ok(()));
-        assert_eq!(decide(true, true, &policy, none, calm(), true, UNIX_EPOCH), Err(Why::Leaving));
+        assert_eq!(decide(true, true, &policy, none, calm(), true, UNIX_EPOCH), Err(NotSharing::Quitting));
     }
 
     #[test]
@@ -195,9 +168,9 @@ mod tests {
         let battery = Observed { power: Power { on_battery: true, ..Power::default() }, ..calm() };
         assert_eq!(judge(&Policy::default(), none, battery), Ok(()));
         let careful = Policy { only_on_power: true, only_when_idle: Some(Duration::from_mins(5)), ..Policy::default() };
-        assert_eq!(judge(&careful, none, battery), Err(Why::OnBattery));
+        assert_eq!(judge(&careful, none, battery), Err(NotSharing::OnBattery));
         let used = Observed { idle: Some(Duration::from_mins(1)), ..calm() };
-        assert_eq!(judge(&careful, none, used), Err(Why::InUse));
+        assert_eq!(judge(&careful, none, used), Err(NotSharing::InUse));
         assert_eq!(judge(&careful, none, Observed { idle: Some(Duration::from_mins(6)), ..calm() }), Ok(()));
         // A server without a desktop has nobody using it.
         assert_eq!(judge(&careful, none, calm()), Ok(()));
@@ -206,11 +179,11 @@ mod tests {
     #[test]
     fn heat_and_want_of_memory_count_always_and_memory_does_not_waver() {
         let (policy, none) = (Policy::default(), Switches::default());
-        assert_eq!(judge(&policy, none, Observed { heat: Heat::Serious, ..calm() }), Err(Why::Hot));
-        assert_eq!(judge(&policy, none, Observed { free_bytes: GIB / 4, ..calm() }), Err(Why::ShortOfMemory));
+        assert_eq!(judge(&policy, none, Observed { heat: Heat::Serious, ..calm() }), Err(NotSharing::Hot));
+        assert_eq!(judge(&policy, none, Observed { free_bytes: GIB / 4, ..calm() }), Err(NotSharing::ShortOfMemory));
         let some = Observed { free_bytes: GIB * 3 / 4, ..calm() };
         assert_eq!(judge(&policy, none, some), Ok(()));
-        assert_eq!(decide(true, false, &policy, none, some, false, UNIX_EPOCH), Err(Why::ShortOfMemory));
+        assert_eq!(decide(true, false, &policy, none, some, false, UNIX_EPOCH), Err(NotSharing::ShortOfMemory));
     }
 
     #[test]

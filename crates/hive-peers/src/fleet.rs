@@ -1,12 +1,11 @@
 //! The machines that may hold parts of a model: present, sharing and trusted, each with its profile.
 
-use std::time::Duration;
-
 use hive_net::PeerId;
 use hive_plan::{Form, LinkProfile, NodeProfile};
 use hive_protocol::{ModelSource, Profile};
+use hive_types::Reason;
 
-use crate::lacks::{Lack, Lacking};
+use crate::lacks::{Lack, lacking};
 use crate::membership::Membership;
 use crate::placement::Placement;
 use crate::trust::ASSUMED_BYTES_PER_S;
@@ -18,47 +17,6 @@ pub enum Scope {
     Healthy,
     /// Also those whose only recent failures were stages that did not load.
     WithLoadFailures,
-}
-
-/// Why a plan does not use a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Exclusion {
-    /// It is not present; the reason, if known.
-    Away(Option<String>),
-    /// It does not share now, or not with this machine; the reason, if known.
-    NotSharing(Option<String>),
-    /// This machine's owner does not let it see prompts.
-    NoPrompts,
-    /// It does not have the model.
-    Lacks(Lack),
-    /// Its stages failed; how much longer it is quarantined.
-    Failed(Duration),
-    /// It computed wrong numbers; how much longer it is quarantined.
-    WrongNumbers(Duration),
-}
-
-impl Exclusion {
-    fn words(&self, name: &str, source: Option<&ModelSource>) -> String {
-        let because = |what: &str, why: &Option<String>| match why {
-            Some(why) => format!("{name} {what}: {why}"),
-            None => format!("{name} {what}"),
-        };
-        match self {
-            Self::Away(why) => because("is not here", why),
-            Self::NotSharing(why) => because("does not share", why),
-            Self::NoPrompts => format!("{name} is not used: it may not see this machine's prompts"),
-            Self::Lacks(lack) => match source {
-                Some(source) => Lacking::new(name.to_owned(), source, *lack).to_string(),
-                None => format!("{name} does not have the model"),
-            },
-            Self::Failed(rest) => {
-                format!("{name} is quarantined for {} min: its stages failed", rest.as_secs().div_ceil(60))
-            }
-            Self::WrongNumbers(rest) => {
-                format!("{name} is quarantined for {} h: it computed wrong numbers", rest.as_secs().div_ceil(3600))
-            }
-        }
-    }
 }
 
 /// Links that have not been measured are assumed to be Wi-Fi.
@@ -135,65 +93,64 @@ impl Membership {
         copies.is_none_or(|copies| copies.iter().any(|copy| copy.digest.as_ref() == Some(digest)))
     }
 
-    /// Reports for people: machines whose claims are not credited in full, and machines that plans exclude.
-    pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
-        let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
-            let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
-            format!("{name} is planned at {percent:.0} % of its claimed speed, as measured")
-        });
-        let unproven = machines.iter().filter(|machine| machine.overclaim > NOTABLY_MORE).map(|machine| {
-            let (name, times) = (&machine.placement.name, machine.overclaim);
-            format!("{name} claims to be {times:.0} times as fast as planned; an answer has to confirm it")
-        });
+    /// The machines whose claims are not credited in full, and those that plans exclude.
+    pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<Reason> {
+        let name = |machine: &Candidate| machine.placement.name.clone();
+        let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER);
+        let slower = slower.map(|machine| Reason::Slower { machine: name(machine), percent: machine.pace * 100.0 });
+        let unproven = machines.iter().filter(|machine| machine.overclaim > NOTABLY_MORE);
+        let unproven = unproven.map(|machine| Reason::Unproven { machine: name(machine), times: machine.overclaim });
         let full = machines.iter().filter(|machine| self.trust().room_bytes(machine.placement.addr.id()) < u64::MAX);
-        let full = full.map(|machine| {
-            let name = &machine.placement.name;
-            format!("{name} is planned with less memory than it reports: it refused a stage a moment ago")
-        });
+        let full = full.map(|machine| Reason::HadNoRoom { machine: name(machine) });
         let is_used = |peer: PeerId| machines.iter().any(|machine| machine.placement.addr.id() == peer);
         let others = self.sharing_others().into_iter().filter(|(peer, _)| !is_used(*peer));
-        let excluded = others.filter_map(|(peer, profile)| {
-            let why = self.exclusion(peer, Some(&profile), source, Scope::Healthy)?;
-            Some(why.words(&self.peers().name(peer), source))
-        });
+        let excluded =
+            others.filter_map(|(peer, profile)| self.exclusion(peer, Some(&profile), source, Scope::Healthy));
         slower.chain(unproven).chain(full).chain(excluded).collect()
     }
 
     /// The reasons why approved machines are excluded from a model's plans.
-    pub fn exclusions(&self, source: &ModelSource) -> Vec<String> {
+    pub fn exclusions(&self, source: &ModelSource) -> Vec<Reason> {
         self.peers().approved().into_iter().filter_map(|peer| self.exclusion_of(peer, source)).collect()
     }
 
     /// Why an approved machine is excluded from a model's plans, if it is.
-    pub fn exclusion_of(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
+    pub fn exclusion_of(&self, machine: PeerId, source: &ModelSource) -> Option<Reason> {
         let profile = self.peers().profile_of_present(machine);
-        let why = self.exclusion(machine, profile.as_ref(), Some(source), Scope::Healthy)?;
-        Some(why.words(&self.peers().name(machine), Some(source)))
+        self.exclusion(machine, profile.as_ref(), Some(source), Scope::Healthy)
     }
 
     /// Why a plan may not use a machine, if so. `profile` is `None` if the machine is absent.
     fn exclusion(
         &self,
-        machine: PeerId,
+        peer: PeerId,
         profile: Option<&Profile>,
         source: Option<&ModelSource>,
         scope: Scope,
-    ) -> Option<Exclusion> {
-        let Some(profile) = profile else { return Some(Exclusion::Away(self.peers().why_away(machine))) };
+    ) -> Option<Reason> {
+        let machine = self.peers().name(peer);
+        let Some(profile) = profile else { return Some(Reason::Away { machine, why: self.peers().why_away(peer) }) };
         if !profile.sharing {
-            return Some(Exclusion::NotSharing(profile.not_sharing.clone()));
+            let (why, said) = (profile.why_not_sharing, profile.not_sharing.clone());
+            return Some(Reason::NotSharing { machine, why, said });
         }
-        if !self.may_see_prompts(machine) {
-            return Some(Exclusion::NoPrompts);
+        if !self.may_see_prompts(peer) {
+            return Some(Reason::NoPrompts { machine });
         }
-        if let Some(lack) = source.and_then(|source| self.lacks().of(machine, profile, source)) {
-            return Some(Exclusion::Lacks(lack));
+        if let Some(source) = source
+            && let Some(lack) = self.lacks().of(peer, profile, source)
+        {
+            return Some(lacking(machine, source, lack));
         }
-        let left = self.trust().quarantined_for(machine)?;
-        if scope == Scope::WithLoadFailures && self.trust().may_be_asked_again(machine) {
+        let left = self.trust().quarantined_for(peer)?;
+        if scope == Scope::WithLoadFailures && self.trust().may_be_asked_again(peer) {
             return None;
         }
-        Some(if self.trust().is_quarantined(machine) { Exclusion::WrongNumbers(left) } else { Exclusion::Failed(left) })
+        Some(if self.trust().is_quarantined(peer) {
+            Reason::WrongNumbers { machine, hours: left.as_secs().div_ceil(3600) }
+        } else {
+            Reason::Failed { machine, minutes: left.as_secs().div_ceil(60) }
+        })
     }
 
     /// Quarantines a machine that computed wrong numbers, and notifies the owner.
@@ -213,10 +170,10 @@ impl Membership {
     }
 
     /// How a machine lacks a model that it reported as missing when asked to load it.
-    pub fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Lacking {
+    pub fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Reason {
         let profile = self.peers().profile_of_present(machine).unwrap_or_default();
         let lack = self.lacks().of(machine, &profile, source);
-        Lacking::new(name.to_owned(), source, lack.unwrap_or(Lack::Missing))
+        lacking(name.to_owned(), source, lack.unwrap_or(Lack::Missing))
     }
 
     /// Whether plans may use a machine now.

@@ -3,12 +3,12 @@
 //! Models are the same if their digests are, whatever their names. Lacking a model is not held against a machine.
 
 use std::collections::HashMap;
-use std::fmt::{Display, Formatter};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
 use hive_protocol::{ModelCopy, ModelSource, Profile, starter_name};
+use hive_types::Reason;
 
 /// How a machine lacks a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,56 +70,21 @@ impl Lacks {
     }
 }
 
-/// A model that a machine lacks, displayed with the remedy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Lacking {
-    machine: String,
-    model: ModelSource,
-    lack: Lack,
-}
-
-impl Lacking {
-    /// The model that the machine of this name lacks.
-    pub fn new(machine: String, model: &ModelSource, lack: Lack) -> Self {
-        Self { machine, model: model.clone(), lack }
-    }
-}
-
-impl Display for Lacking {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { machine, model, lack } = self;
-        let name = model.name();
-        let is_starter = name == starter_name();
-        let is_repository = name.contains('/');
-        match lack {
-            Lack::Missing if is_starter => {
-                write!(f, "{machine} does not have {name}, which comes with HiveMind: update HiveMind there")
-            }
-            Lack::Missing if is_repository => {
-                let Download { folder, command } = download(&name);
-                write!(
-                    f,
-                    "{machine} does not have {name}: copy {folder} into the model cache there, or run `{command}` there"
-                )
-            }
-            Lack::Missing => write!(
-                f,
-                "{machine} does not have {name}: copy it there, and run `hivemind models load PATH` there once, so that it is known"
-            ),
-            Lack::Differs if is_starter => {
-                write!(f, "{machine}'s copy of {name} differs from yours: update HiveMind on both machines")
-            }
-            Lack::Differs => {
-                write!(
-                    f,
-                    "{machine}'s copy of {name} differs from yours: bring both to the same version, or copy yours there"
-                )
-            }
-            Lack::Unusable => write!(
-                f,
-                "{machine}'s copy of {name} cannot be used: `hivemind models list` there says why; copy yours there"
-            ),
+/// A model that a machine of this name lacks, with the remedy.
+pub fn lacking(machine: String, model: &ModelSource, lack: Lack) -> Reason {
+    let model = model.name();
+    let is_starter = model == starter_name();
+    let is_repository = model.contains('/');
+    match lack {
+        Lack::Missing if is_starter => Reason::NoStarter { machine, model },
+        Lack::Missing if is_repository => {
+            let Download { folder, command } = download(&model);
+            Reason::NoDownload { machine, model, folder, command }
         }
+        Lack::Missing => Reason::NoFile { machine, model },
+        Lack::Differs if is_starter => Reason::OtherStarter { machine, model },
+        Lack::Differs => Reason::OtherModel { machine, model },
+        Lack::Unusable => Reason::UnusableModel { machine, model },
     }
 }
 
@@ -188,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_what_to_do() {
-        let words = |model: &ModelSource, lack| Lacking::new("beta".to_owned(), model, lack).to_string();
+        let words = |model: &ModelSource, lack| lacking("beta".to_owned(), model, lack).to_string();
         let missing = words(&named("owner/name", "1"), Lack::Missing);
         assert!(missing.starts_with("beta does not have owner/name: copy models--owner--name into"), "{missing}");
         assert!(missing.contains("`hf download owner/name` there"), "{missing}");

@@ -34,7 +34,7 @@ pub use changes::Changes;
 pub use find::{Called, FindPeerError, find};
 pub use fleet::{Candidate, HERE, Scope, between};
 pub use identity::OpenError;
-pub use lacks::{Lack, Lacking, Lacks};
+pub use lacks::{Lack, Lacks, lacking};
 pub use local::{Local, Opened, Work};
 pub use membership::{Membership, MembershipOptions, StartError};
 pub use pairing::INVITE_VALID_FOR;

@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use hive_net::near::ReachableFrom;
 use hive_net::{Admission, Link, PeerAddr, PeerId};
 use hive_protocol::Profile;
+use hive_types::Absence;
 use tokio::sync::{Notify, watch};
 
 use crate::changes::Changes;
 use crate::data::{DataError, DataFolder, NotKept};
 use crate::find::Called;
-use crate::reach::Absence;
 use book::{Book, Standing};
 pub use pending::DecideError;
 pub use restored::RestoreError;
@@ -135,9 +135,9 @@ impl Peers {
     }
 
     /// Why a machine is absent, if known.
-    pub(crate) fn why_away(&self, peer: PeerId) -> Option<String> {
+    pub(crate) fn why_away(&self, peer: PeerId) -> Option<Absence> {
         match self.lock().contact.get(&peer) {
-            Some(Contact::Away { absence }) => Some(absence.why.clone()),
+            Some(Contact::Away { absence }) => Some(absence.clone()),
             _ => None,
         }
     }
@@ -468,14 +468,14 @@ mod tests {
         let attic = Identity::generate().id();
         let peers = open();
         peers.admit(attic, "Attic", None).unwrap();
-        peers.left(attic, "it does not answer".to_owned().into());
+        peers.left(attic, Absence::Silent);
         assert_eq!(away_since(&peers), 0, "it was not here in this run");
         peers.arrived(attic, "Attic", 1, None);
-        peers.left(attic, "it does not answer".to_owned().into());
+        peers.left(attic, Absence::Silent);
         let since = away_since(&peers);
         assert!(since > 0);
         peers.lock().book.went_away(attic, since - 60);
-        peers.left(attic, "it does not answer".to_owned().into());
+        peers.left(attic, Absence::Silent);
         assert_eq!(away_since(&peers), since - 60, "it is away for as long as before");
         peers.save().unwrap();
         drop(peers);

@@ -4,33 +4,6 @@ use std::net::{SocketAddr, UdpSocket};
 
 pub use hive_types::Condition;
 
-/// Why a machine is absent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Absence {
-    /// The reason, for people.
-    pub why: String,
-    /// The condition behind it, if diagnosed.
-    pub condition: Option<Condition>,
-}
-
-impl From<String> for Absence {
-    fn from(why: String) -> Self {
-        Self { why, condition: None }
-    }
-}
-
-impl From<&str> for Absence {
-    fn from(why: &str) -> Self {
-        why.to_owned().into()
-    }
-}
-
-impl From<Condition> for Absence {
-    fn from(condition: Condition) -> Self {
-        Self { why: condition.explain().to_owned(), condition: Some(condition) }
-    }
-}
-
 /// The observations of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]

@@ -17,6 +17,7 @@ mod standby;
 
 use std::ops::Range;
 
+use hive_types::Reason;
 use serde::{Deserialize, Serialize};
 
 pub use choose::{ArrangeError, Costs, LinkProfile, NodeProfile, Use, arrange, choose, predict};
@@ -75,8 +76,8 @@ impl PlannedStage {
 pub struct Plan {
     /// In the order a token passes them.
     pub stages: Vec<PlannedStage>,
-    /// The reasons, in sentences.
-    pub reasons: Vec<String>,
+    /// The reasons.
+    pub reasons: Vec<Reason>,
     /// Predicted speed of one conversation, if the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,
     /// Tokens of all conversations together that fit into the machines' memory.

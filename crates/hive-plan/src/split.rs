@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use hive_types::Reason;
+
 use crate::model::Sums;
 use crate::room::{own_tokens, room_tokens};
 use crate::{Machine, ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once};
@@ -45,18 +47,15 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
     Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens, own_tokens })
 }
 
-fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {
+fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<Reason> {
     if stages.len() == 1 {
-        return vec!["The model fits on one machine.".to_owned()];
+        return vec![Reason::OneMachine];
     }
-    let mut reasons = vec!["Each stage reads about as many bytes per token as the others.".to_owned()];
+    let mut reasons = vec![Reason::EvenStages];
     let average = model.layer_bytes.iter().sum::<u64>() / model.layer_bytes.len() as u64;
     let shorter = stages.last().zip(stages.first()).is_some_and(|(last, first)| last.layers.len() < first.layers.len());
     if shorter && average > 0 && model.head_bytes > average {
-        reasons.push(format!(
-            "The last stage has fewer layers: it also projects onto the vocabulary, which weighs as much as {} layers.",
-            model.head_bytes / average
-        ));
+        reasons.push(Reason::OutputLayer { layers: model.head_bytes / average });
     }
     reasons
 }
@@ -128,7 +127,7 @@ mod tests {
         assert_eq!(plan.stages[0].weight_bytes, 195);
         assert_eq!(plan.stages[1].kv_bytes, 11 * 200);
         assert_eq!(plan.room_tokens, (10_000 - 195) / (19 * 2), "the longer stage has the least room");
-        assert!(plan.reasons[1].contains("8 layers"), "{:?}", plan.reasons);
+        assert_eq!(plan.reasons[1], Reason::OutputLayer { layers: 8 });
     }
 
     #[test]

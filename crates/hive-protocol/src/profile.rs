@@ -5,6 +5,7 @@
 
 use hive_host::{Heat, Power};
 use hive_net::border;
+use hive_types::NotSharing;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelCopy;
@@ -34,6 +35,9 @@ pub struct Profile {
     pub sharing: bool,
     /// Why it does not share, for people.
     pub not_sharing: Option<String>,
+    /// The same reason, as a value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not_sharing: Option<NotSharing>,
     /// Whether it computes on a GPU, where models have another form in memory.
     pub gpu: bool,
     /// Decode speed with the starter model, in tokens per second.
@@ -70,6 +74,13 @@ pub struct Profile {
 const LISTED_MODELS: usize = 1024;
 
 impl Profile {
+    /// Writes down whether it shares, and if not, why not.
+    pub fn set_sharing(&mut self, decided: Result<(), NotSharing>) {
+        self.sharing = decided.is_ok();
+        self.not_sharing = decided.err().map(|why| why.to_string());
+        self.why_not_sharing = decided.err();
+    }
+
     /// Cleans the texts in another machine's profile, so that they can be shown. Models whose names would need cleaning
     /// are dropped, since models are looked up by name.
     #[must_use]

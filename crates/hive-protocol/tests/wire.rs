@@ -126,6 +126,7 @@ fn profile() -> Profile {
         offered_bytes: 40,
         sharing: true,
         not_sharing: Some("paused".to_owned()),
+        why_not_sharing: None,
         gpu: true,
         decode_tokens_per_s: Some(312.5),
         bytes_per_s: Some(4.5e11),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hive_model::sampling::Sampled;
+use hive_types::Trouble;
 
 use crate::ring::PlacedStage;
 
@@ -71,8 +72,8 @@ pub enum Event {
         /// Text that is now certain; may be empty.
         text: String,
     },
-    /// A machine was lost, or a stage is being checked, in words for people. The answer resumes as soon as it can.
-    Recovering(String),
+    /// It has run into trouble, and resumes as soon as it can.
+    Recovering(Trouble),
     /// The answer is complete.
     Finished {
         /// Text that was held back until now.

@@ -6,6 +6,7 @@ use hive_peers::FindPeerError;
 use hive_plan::{ArrangeError, PlanError};
 use hive_ring::{GenerateError, RingError};
 use hive_stage::models::FindError;
+use hive_types::Reason;
 use hive_worker::text::TextError;
 
 /// Why a request cannot be served.
@@ -19,8 +20,8 @@ pub enum ServeError {
     Plan {
         /// Why.
         error: PlanError,
-        /// The excluded machines with the reasons, for people.
-        exclusions: Vec<String>,
+        /// The excluded machines with the reasons.
+        exclusions: Vec<Reason>,
     },
     /// Fewer machines are usable than were asked for.
     #[error("{wanted} machines were asked for, but only {} can take a part{}", usable.join(", "), who_cannot(exclusions))]
@@ -29,8 +30,8 @@ pub enum ServeError {
         wanted: usize,
         /// The names of the usable machines.
         usable: Vec<String>,
-        /// The other machines with the reasons, for people.
-        exclusions: Vec<String>,
+        /// The other machines with the reasons.
+        exclusions: Vec<Reason>,
     },
     /// A manual plan cannot be followed.
     #[error("this plan cannot be followed: {0}")]
@@ -59,16 +60,20 @@ impl ServeError {
     }
 }
 
-fn not_counted(exclusions: &[String]) -> String {
-    if exclusions.is_empty() { String::new() } else { format!(". Not counted: {}", exclusions.join("; ")) }
+fn not_counted(exclusions: &[Reason]) -> String {
+    if exclusions.is_empty() { String::new() } else { format!(". Not counted: {}", joined(exclusions)) }
 }
 
-fn who_cannot(exclusions: &[String]) -> String {
+fn who_cannot(exclusions: &[Reason]) -> String {
     if exclusions.is_empty() {
         "; no other machine is approved, see `hivemind peers`".to_owned()
     } else {
-        format!(": {}", exclusions.join("; "))
+        format!(": {}", joined(exclusions))
     }
+}
+
+fn joined(exclusions: &[Reason]) -> String {
+    exclusions.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a manual plan cannot be followed.
@@ -77,9 +82,9 @@ pub enum ManualPlanError {
     /// It names an unknown machine, or one of several.
     #[error(transparent)]
     Machine(#[from] FindPeerError),
-    /// It uses an excluded machine; the text names the machine and the reason.
+    /// It uses an excluded machine.
     #[error("{0}")]
-    Excluded(String),
+    Excluded(Reason),
     /// Its layers are invalid.
     #[error(transparent)]
     Layers(#[from] ArrangeError),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hive_peers::Lacking;
+use hive_peers::lacking;
 use hive_protocol::{ModelCopy, ModelSource, Profile};
 use hive_stage::models::{self, FindError};
 use hive_stage::{Place, aside};
@@ -72,7 +72,7 @@ impl Serving {
     ) -> ModelOnDisk {
         let Place { name, path } = place;
         let shown = name.clone().unwrap_or_else(|| path.display().to_string());
-        let (mut also_on, mut lacking) = (Vec::new(), Vec::new());
+        let (mut also_on, mut lacks) = (Vec::new(), Vec::new());
         if let Some(digest) = digest.filter(|_| unusable.is_none()) {
             let called =
                 aside(|| models::exact_name(path)).or_else(|| name.clone()).or_else(|| models::file_name(path));
@@ -80,7 +80,7 @@ impl Serving {
             for (peer, profile) in self.member().peers().present() {
                 let machine = self.member().peers().name(peer);
                 match self.member().lacks().of(peer, &profile, &source) {
-                    Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
+                    Some(lack) => lacks.push(lacking(machine, &source, lack).to_string()),
                     None if is_there(&profile, &source, &shown) => also_on.push(machine),
                     // The machine has not reported its models yet, or fetches missing layers.
                     None => {}
@@ -100,7 +100,7 @@ impl Serving {
             in_place: aside(|| self.is_only_listed(path)),
             name: shown,
             also_on,
-            lacking,
+            lacking: lacks,
             unusable,
         }
     }

@@ -5,6 +5,7 @@
 //! default, an unknown field is skipped, and an unknown name becomes its enum's `Unknown` or `Other`. Requests are
 //! stricter where a typo would otherwise be taken for valid input.
 
+mod absence;
 mod answers;
 mod browsers;
 mod catalogue;
@@ -15,12 +16,15 @@ mod machines;
 mod models;
 mod pairing;
 mod profile;
+mod reasons;
 mod settings;
 mod sharing;
 mod status;
 mod tokens;
+mod trouble;
 mod words;
 
+pub use absence::{Absence, NotSharing};
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
 pub use browsers::{BrowserAccess, BrowserCertificate, BrowserLink, NewBrowser, ViewQuery};
 pub use catalogue::{CatalogueModel, CatalogueQuery, CatalogueVariant, CatalogueView, Fit, FitView};
@@ -39,8 +43,10 @@ pub use models::{
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};
+pub use reasons::Reason;
 pub use settings::{Accent, Language, Look};
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, MachineWork, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};
+pub use trouble::{Loss, Trouble};
 pub use words::{grouped, megabytes};

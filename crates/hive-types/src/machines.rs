@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Profile;
+use crate::{Absence, Profile};
 
 /// Another machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,8 +55,11 @@ pub enum PeerState {
     Approved,
     /// Approved, but it does not answer.
     Unreachable {
-        /// The likely reason.
+        /// The likely reason, in words.
         why: String,
+        /// The same reason, as a value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        absence: Option<Absence>,
         /// Since when, in seconds since 1970; 0 if that is not known.
         #[serde(default)]
         since: u64,
@@ -139,6 +142,7 @@ pub struct MeasuredPath {
 }
 
 /// A problem with a connection.
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -149,6 +153,7 @@ pub enum Condition {
     /// Both machines are on one network but talk through a relay.
     RelayedNearby,
     /// Added by a newer version.
+    #[cfg_attr(feature = "specta", specta(skip))]
     #[serde(other)]
     Unknown,
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Reason;
+
 /// The model in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -147,6 +149,9 @@ pub struct PlanView {
     pub stages: Vec<PlannedStage>,
     /// The reasons, in sentences.
     pub reasons: Vec<String>,
+    /// The same reasons, as values in the same order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Reason>,
     /// Predicted speed of one conversation, if the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,
 }

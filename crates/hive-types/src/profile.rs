@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::NotSharing;
+
 /// A machine's report about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,6 +29,9 @@ pub struct Profile {
     pub sharing: bool,
     /// Why it does not share, in words.
     pub not_sharing: Option<String>,
+    /// The same reason, as a value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not_sharing: Option<NotSharing>,
     /// Whether it computes on a GPU.
     pub gpu: bool,
     /// Decode speed with the starter model, in tokens per second.

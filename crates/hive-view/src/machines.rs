@@ -118,19 +118,16 @@ pub(crate) fn machines(status: &Status, language: Language) -> Vec<Machine> {
     let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
     let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
     let profile = &status.profile;
-    let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies);
+    let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies, language);
     let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies, language));
     let all = std::iter::once(Machine { own: true, here: true, ..own }).chain(others);
-    all.map(|machine| {
-        let why = machine.why.map(|why| said(language, why));
-        Machine { today: today(&status.today, &machine.id), why, ..machine }
-    })
-    .collect()
+    all.map(|machine| Machine { today: today(&status.today, &machine.id), ..machine }).collect()
 }
 
-/// A remark of the node about a machine, translated if the language has it.
-pub(crate) fn said(language: Language, why: String) -> String {
-    (words(language).reason)(&why).unwrap_or(why)
+/// Why a machine does not share: in the language, or in the machine's own words if the language has none.
+pub(crate) fn kept_from_sharing(profile: &Profile, language: Language) -> Option<String> {
+    let known = profile.why_not_sharing.and_then(words(language).kept_from_sharing);
+    known.or_else(|| profile.not_sharing.clone())
 }
 
 fn today(work: &[MachineWork], id: &str) -> Today {
@@ -162,6 +159,7 @@ fn machine_of(
     profile: Option<&Profile>,
     stages: &[StageView],
     copies: &[StageView],
+    language: Language,
 ) -> Machine {
     let holds = |held: &[StageView]| joined(held.iter().filter(|stage| stage.node == name).map(layers).collect());
     Machine {
@@ -172,7 +170,7 @@ fn machine_of(
         own: false,
         here: false,
         sharing: profile.is_some_and(|profile| profile.sharing),
-        why: profile.and_then(|profile| profile.not_sharing.clone()),
+        why: profile.and_then(|profile| kept_from_sharing(profile, language)),
         away_since_s: None,
         today: Today::default(),
         chip: profile.map(|profile| profile.chip.clone()).unwrap_or_default(),
@@ -195,22 +193,24 @@ fn link_view(link: &Link, bits_per_s: Option<u64>, language: Language) -> LinkVi
 }
 
 fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView], language: Language) -> Option<Machine> {
-    let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
+    let profile = peer.profile.as_ref();
+    let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, profile, stages, copies, language);
     let code = peer.paired.as_ref().and_then(|paired| paired.code.clone());
     let machine = Machine { code, rights: peer.rights.map(rights_view), ..machine };
-    let condition = peer.condition.map(words(language).condition);
+    let condition = peer.condition.map(words(language).condition).map(str::to_owned);
     match &peer.state {
         PeerState::Approved => {
             let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s, language));
             let other_links =
                 peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s), language)).collect();
-            let why = condition.map(str::to_owned).or(machine.why);
+            let why = condition.or(machine.why);
             Some(Machine { here: true, link, other_links, why, ..machine })
         }
-        PeerState::Unreachable { why, since } => {
-            let why = condition.unwrap_or(why);
+        PeerState::Unreachable { why, absence, since } => {
+            let known = || absence.as_ref().and_then(words(language).absence);
+            let why = condition.or_else(known).unwrap_or_else(|| why.clone());
             let away_since_s = Some(*since).filter(|since| *since > 0);
-            Some(Machine { sharing: false, why: Some(why.to_owned()), away_since_s, ..machine })
+            Some(Machine { sharing: false, why: Some(why), away_since_s, ..machine })
         }
         PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked | PeerState::Unknown => None,
     }

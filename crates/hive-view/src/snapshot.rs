@@ -1,10 +1,10 @@
 //! The snapshot that the tray, the popover and the windows show, derived from the node's status. Pure.
 
-use hive_types::{Accent, Language, LoadingView, Look, Profile, Status};
+use hive_types::{Accent, Language, LoadingView, Look, NotSharing, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
-use crate::machines::{Found, Machine, Request, found, layers, machines, request, said};
+use crate::machines::{Found, Machine, Request, found, kept_from_sharing, layers, machines, request};
 use crate::update::Update;
 use crate::words::words;
 
@@ -225,8 +225,8 @@ fn state(status: &Status, somebody_waits: bool) -> State {
 
 fn line(profile: &Profile, machines: &[Machine], language: Language) -> String {
     if !profile.sharing {
-        let why = profile.not_sharing.as_deref().unwrap_or("sharing is switched off");
-        let why = said(language, why.to_owned());
+        let off = || (words(language).kept_from_sharing)(NotSharing::SwitchedOff);
+        let why = kept_from_sharing(profile, language).or_else(off).unwrap_or_default();
         let mut letters = why.chars();
         return letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
     }
@@ -247,7 +247,7 @@ fn line(profile: &Profile, machines: &[Machine], language: Language) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hive_types::{MachineWork, ModelView, Paired, PeerState, PeerView, StageView};
+    use hive_types::{Absence, MachineWork, ModelView, Paired, PeerState, PeerView, StageView};
 
     fn profile() -> Profile {
         Profile { name: "Studio".to_owned(), sharing: true, offered_bytes: 10, memory_bytes: 100, ..Profile::default() }
@@ -300,6 +300,31 @@ mod tests {
         }
     }
 
+    fn unreachable(absence: Absence, since: u64) -> PeerState {
+        PeerState::Unreachable { why: absence.to_string(), absence: Some(absence), since }
+    }
+
+    fn german(status: &Status) -> Snapshot {
+        snapshot(status, Taste { language: Language::De, ..Taste::default() }, Update::default())
+    }
+
+    #[test]
+    fn what_a_language_has_no_words_for_is_said_as_the_node_says_it() {
+        let why = |state: PeerState| german(&status(profile(), vec![peer(state)])).machines[1].why.clone();
+        assert_eq!(why(unreachable(Absence::Silent, 1)).as_deref(), Some("antwortet nicht"));
+        let words = "the door is locked".to_owned();
+        let newer = PeerState::Unreachable { why: words.clone(), absence: Some(Absence::Unknown), since: 1 };
+        assert_eq!(why(newer), Some(words.clone()));
+        assert_eq!(why(PeerState::Unreachable { why: words.clone(), absence: None, since: 1 }), Some(words.clone()));
+        let line = |why_not_sharing| {
+            let own = Profile { sharing: false, not_sharing: Some(words.clone()), why_not_sharing, ..profile() };
+            german(&status(own, Vec::new())).line
+        };
+        assert_eq!(line(Some(NotSharing::Paused { minutes: 12 })), "Noch 12\u{a0}min pausiert");
+        assert_eq!(line(Some(NotSharing::Unknown)), "The door is locked");
+        assert_eq!(line(None), "The door is locked");
+    }
+
     #[test]
     fn machines_that_are_in_show_what_they_hold_and_the_pool_is_what_those_here_give() {
         let here = seen(&status(profile(), vec![peer(PeerState::Approved)]));
@@ -313,11 +338,11 @@ mod tests {
         let today = |machine: &Machine| (machine.today.answers, machine.today.tokens);
         assert_eq!((today(&here.machines[0]), today(&here.machines[1])), ((0, 0), (2, 340)));
         assert_eq!((here.pool_bytes, here.line.as_str(), here.state), (15.0, "Sharing · 2 machines", State::Sharing));
-        let away = PeerState::Unreachable { why: "it does not answer".to_owned(), since: 1 };
+        let away = unreachable(Absence::Silent, 1);
         let alone = seen(&status(profile(), vec![peer(away.clone())]));
         assert_eq!((alone.pool_bytes, alone.machines[1].here), (10.0, false));
         assert_eq!((alone.machines[1].away_since_s, alone.line.as_str()), (Some(1), "Sharing · Mini is away"));
-        let unknown = PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: 0 };
+        let unknown = unreachable(Absence::NotHeard, 0);
         let both = seen(&status(profile(), vec![peer(away), peer(unknown)]));
         assert_eq!((both.machines[2].away_since_s, both.line.as_str()), (None, "Sharing · 2 machines are away"));
         let silent = PeerView { profile: Some(Profile::default()), ..peer(PeerState::Approved) };
@@ -334,11 +359,14 @@ mod tests {
             (asked.state, asked.requests[0].code.as_str(), asked.machines.len()),
             (State::Attention, "482 915", 1)
         );
-        let kept_from = |why: &str| Profile { sharing: false, not_sharing: Some(why.to_owned()), ..profile() };
-        let paused = seen(&status(kept_from("paused: on battery"), Vec::new()));
+        let kept_from = |why: NotSharing| {
+            let not_sharing = Some(why.to_string());
+            Profile { sharing: false, not_sharing, why_not_sharing: Some(why), ..profile() }
+        };
+        let paused = seen(&status(kept_from(NotSharing::OnBattery), Vec::new()));
         assert_eq!((paused.state, paused.share, paused.line.as_str()), (State::Paused, true, "Paused: on battery"));
-        let off = Status { share: false, ..status(kept_from("sharing is switched off"), Vec::new()) };
-        let german = snapshot(&off, Taste { language: Language::De, ..Taste::default() }, Update::default());
+        let off = Status { share: false, ..status(kept_from(NotSharing::SwitchedOff), Vec::new()) };
+        let german = german(&off);
         let off = seen(&off);
         assert_eq!((off.state, off.share, off.line.as_str()), (State::Idle, false, "Sharing is switched off"));
         assert_eq!(german.line, "Nicht freigegeben");

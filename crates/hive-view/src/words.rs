@@ -1,9 +1,8 @@
 //! Every word that the view model writes, in each language. Both have the same entries, or this does not compile.
 //!
-//! What the node itself says comes in English. Its commonest words about machines are known here; the others are shown
-//! as they are.
+//! What the node says about machines comes as values, and in English for whoever has no words for them.
 
-use hive_types::{Condition, Language, LinkKind};
+use hive_types::{Absence, Condition, Language, LinkKind, NotSharing};
 
 /// What a language says.
 pub(crate) struct Words {
@@ -26,8 +25,10 @@ pub(crate) struct Words {
     pub(crate) line: LineWords,
     pub(crate) link: fn(LinkKind) -> &'static str,
     pub(crate) condition: fn(Condition) -> &'static str,
-    /// What the node says about a machine, such as why it does not share; nothing if that is not known here.
-    pub(crate) reason: fn(&str) -> Option<String>,
+    /// Why a machine is away; nothing if there are no words for it here.
+    pub(crate) absence: fn(&Absence) -> Option<String>,
+    /// Why a machine does not share; nothing if there are no words for it here.
+    pub(crate) kept_from_sharing: fn(NotSharing) -> Option<String>,
 }
 
 /// The menu entry of an update.
@@ -110,7 +111,8 @@ static ENGLISH: Words = Words {
         LinkKind::Other => "Network",
     },
     condition: Condition::explain,
-    reason: |why| Some(why.to_owned()),
+    absence: |why| (*why != Absence::Unknown).then(|| why.to_string()),
+    kept_from_sharing: |why| (why != NotSharing::Unknown).then(|| why.to_string()),
 };
 
 static GERMAN: Words = Words {
@@ -154,7 +156,52 @@ static GERMAN: Words = Words {
         LinkKind::Relay => "Relay",
         LinkKind::Other => "Netzwerk",
     },
-    condition: |condition| match condition {
+    condition: german_condition,
+    absence: |why| {
+        Some(match why {
+            Absence::NotHeard => "noch nicht gemeldet".to_owned(),
+            Absence::Silent => "antwortet nicht".to_owned(),
+            Absence::Removed => "wurde entfernt".to_owned(),
+            Absence::NotApproved { machine } => {
+                format!("{machine} hat diesen Rechner nicht zugelassen; bitte neu koppeln")
+            }
+            Absence::BrokeOff => "hat diesen Rechner nicht zugelassen oder die Verbindung abgebrochen".to_owned(),
+            Absence::TooOld { machine } => {
+                format!("HiveMind auf {machine} ist zu alt für dieses; bitte {machine} aktualisieren")
+            }
+            Absence::TooNew { machine } => {
+                format!("HiveMind auf {machine} ist zu neu für dieses; bitte diesen Rechner aktualisieren")
+            }
+            Absence::OtherVersion { machine } => {
+                format!("auf {machine} läuft eine andere Version von HiveMind; bitte die ältere aktualisieren")
+            }
+            Absence::ElsewhereOnly => "in keinem Netzwerk dieses Rechners".to_owned(),
+            Absence::TooManyAddresses => {
+                "zu viele verschiedene Adressen gemeldet; in einer Minute neuer Versuch".to_owned()
+            }
+            Absence::Hindered { condition } => german_condition(*condition).to_owned(),
+            Absence::Other { .. } | Absence::Unknown => return None,
+        })
+    },
+    kept_from_sharing: |why| {
+        let known = match why {
+            NotSharing::SwitchedOff => "nicht freigegeben",
+            NotSharing::Paused { minutes } => return Some(format!("noch {minutes}\u{a0}min pausiert")),
+            NotSharing::Quitting => "HiveMind wird beendet",
+            NotSharing::OnBattery => "pausiert: Batteriebetrieb",
+            NotSharing::SavingEnergy => "pausiert: Stromsparmodus",
+            NotSharing::Hot => "pausiert: zu heiß",
+            NotSharing::InUse => "pausiert: wird benutzt",
+            NotSharing::ShortOfMemory => "pausiert: zu wenig Speicher",
+            NotSharing::NotWithYou => "nicht für diesen Rechner freigegeben",
+            NotSharing::Unknown => return None,
+        };
+        Some(known.to_owned())
+    },
+};
+
+fn german_condition(condition: Condition) -> &'static str {
+    match condition {
         Condition::LocalNetworkDenied => {
             "macOS lässt HiveMind nicht in das lokale Netzwerk. In den Systemeinstellungen unter „Datenschutz & \
              Sicherheit“ > „Lokales Netzwerk“ HiveMind einschalten"
@@ -168,31 +215,8 @@ static GERMAN: Words = Words {
              davon sperrt UDP"
         }
         Condition::Unknown => "nicht erreichbar aus einem Grund, den erst eine neuere Version kennt",
-    },
-    reason: |why| {
-        let known = GERMAN_REASONS.iter().find(|(english, _)| *english == why);
-        let minutes = || why.strip_prefix(PAUSED_FOR)?.strip_suffix(" min");
-        let paused = || minutes().map(|minutes| format!("noch {minutes}\u{a0}min pausiert"));
-        known.map(|(_, german)| (*german).to_owned()).or_else(paused)
-    },
-};
-
-/// How the node begins to say that the owner has paused sharing.
-const PAUSED_FOR: &str = "paused for another ";
-
-/// The node's words about machines, and the German ones.
-const GERMAN_REASONS: [(&str, &str); 10] = [
-    ("sharing is switched off", "nicht freigegeben"),
-    ("HiveMind is being quit", "HiveMind wird beendet"),
-    ("paused: on battery", "pausiert: Batteriebetrieb"),
-    ("paused: saving energy", "pausiert: Stromsparmodus"),
-    ("paused: too hot", "pausiert: zu heiß"),
-    ("paused: in use", "pausiert: wird benutzt"),
-    ("paused: short of memory", "pausiert: zu wenig Speicher"),
-    ("it does not answer", "antwortet nicht"),
-    ("it has not been heard yet", "noch nicht gemeldet"),
-    ("it was removed", "wurde entfernt"),
-];
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -203,27 +227,5 @@ mod tests {
         let numbers = |language| [unit(language, 4.12, 1, "GB"), unit(language, 36.4, 0, "tok/s")];
         assert_eq!(numbers(Language::En), ["4.1 GB", "36 tok/s"]);
         assert_eq!(numbers(Language::De), ["4,1\u{a0}GB", "36\u{a0}tok/s"]);
-    }
-
-    #[test]
-    fn reasons_that_are_known_are_said_in_the_language_and_no_others() {
-        let german = |why| (words(Language::De).reason)(why);
-        assert_eq!(german("paused for another 12 min").as_deref(), Some("noch 12\u{a0}min pausiert"));
-        assert_eq!(german("paused: on battery").as_deref(), Some("pausiert: Batteriebetrieb"));
-        assert_eq!(german("the door is locked"), None);
-        assert_eq!((words(Language::En).reason)("the door is locked").as_deref(), Some("the door is locked"));
-    }
-
-    #[test]
-    fn the_node_still_says_what_is_known_here() {
-        let node = [
-            include_str!("../../hive-node/src/sharing.rs"),
-            include_str!("../../hive-peers/src/peers/presence.rs"),
-            include_str!("../../hive-peers/src/peers/shown.rs"),
-        ]
-        .concat();
-        for english in GERMAN_REASONS.iter().map(|(english, _)| english).chain([&PAUSED_FOR]) {
-            assert!(node.contains(&format!("\"{english}")), "{english}");
-        }
     }
 }

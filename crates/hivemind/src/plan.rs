@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use hive_node::models;
-use hive_types::{PlanView, StageLayers};
+use hive_types::{PlanView, Reason, StageLayers};
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -45,7 +45,8 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
             })
         });
         output::line(json!({
-            "model": model.name(), "stages": stages.collect::<Vec<_>>(), "reasons": plan.reasons,
+            "model": model.name(), "stages": stages.collect::<Vec<_>>(),
+            "reasons": plan.reasons.iter().map(Reason::to_string).collect::<Vec<_>>(), "because": plan.reasons,
         }));
         return Ok(());
     }

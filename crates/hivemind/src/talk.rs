@@ -121,7 +121,7 @@ impl Answer {
         match self {
             Self::Here { events, unknown_options } => match events.recv().await {
                 Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
-                Some(Event::Recovering(status)) => Ok(Piece::Note(status)),
+                Some(Event::Recovering(trouble)) => Ok(Piece::Note(trouble.to_string())),
                 Some(Event::Reading { tokens, of }) => Ok(Piece::Reading { tokens, of }),
                 Some(Event::Finished { text, summary }) if !text.is_empty() => {
                     // Return the last text first; the summary follows on the channel.

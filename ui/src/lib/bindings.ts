@@ -85,6 +85,45 @@ export type About = {
 	folder: string,
 };
 
+/**  Why an approved machine is away. */
+export type Absence = 
+/**  It has not been heard since this node started. */
+{ kind: "not_heard" } | 
+/**  It does not answer. */
+{ kind: "silent" } | 
+/**  This machine or the other one ended the pairing. */
+{ kind: "removed" } | 
+/**  It has not approved this machine. */
+{ kind: "not_approved"; 
+/**  Its name. */
+machine: string } | 
+/**  It broke off, perhaps because it has not approved this machine. */
+{ kind: "broke_off" } | 
+/**  Its HiveMind is too old for this one. */
+{ kind: "too_old"; 
+/**  Its name. */
+machine: string } | 
+/**  Its HiveMind is too new for this one. */
+{ kind: "too_new"; 
+/**  Its name. */
+machine: string } | 
+/**  It runs another version of HiveMind, and nothing says which of the two is older. */
+{ kind: "other_version"; 
+/**  Its name. */
+machine: string } | 
+/**  All its known addresses are on other networks. */
+{ kind: "elsewhere_only" } | 
+/**  Its addresses changed too often. */
+{ kind: "too_many_addresses" } | 
+/**  Something is in the way of its connection. */
+{ kind: "hindered"; 
+/**  What. */
+condition: Condition } | 
+/**  Another reason, or one that it gave. */
+{ kind: "other"; 
+/**  The reason, in words. */
+why: string };
+
 /**  An accent colour; each has a light and a dark shade with enough contrast. */
 export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
 
@@ -269,8 +308,10 @@ conversation: Conversation;
 answering: string | null; 
 /**  Its status. */
 status: Status; 
-/**  Why the last answer was interrupted. */
-problem: string | null } | 
+/**  Why the last answer was interrupted, in words. */
+problem: string | null; 
+/**  The code of that problem in error replies, if it has one. */
+code?: string | null } | 
 /**  More text of the message that is being written. */
 { kind: "text"; 
 /**  The text. */
@@ -311,6 +352,15 @@ export type Computed = {
 	/**  Options that the model's chat template does not use. */
 	unknown_options?: string[],
 };
+
+/**  A problem with a connection. */
+export type Condition = 
+/**  macOS has not granted this program access to the local network. */
+"local_network_denied" | 
+/**  The machine announces itself on this network, but nothing else gets through. */
+"firewalled" | 
+/**  Both machines are on one network but talk through a relay. */
+"relayed_nearby";
 
 /**  A conversation, as its owner sees it now: the messages of the chosen branch. */
 export type Conversation = {
@@ -461,6 +511,8 @@ export type HandedFile = {
 export type Interruption = {
 	/**  What happened, in words. */
 	why: string,
+	/**  The same, as a value; none if an older version wrote it. */
+	trouble?: Trouble | null,
 	/**  How long no token came, in seconds. */
 	pause_s: number,
 };
@@ -500,6 +552,25 @@ export type Loading = {
 export type Look = 
 /**  As the system. */
 "automatic" | "light" | "dark";
+
+/**  How a machine was lost. */
+export type Loss = 
+/**  It quit, or has started anew. */
+"left" | 
+/**  Its owner stopped sharing it. */
+"stopped_sharing" | 
+/**  It may no longer see prompts. */
+"may_not_see_prompts" | 
+/**  Its owner shares less memory than its layers take. */
+"shares_less" | 
+/**  It does not answer. */
+"silent" | 
+/**  It answers, and makes no progress. */
+"no_progress" | 
+/**  It computed what cannot be. */
+"wrong_numbers" | 
+/**  Its worker died, or it has the layers no more. */
+"failed";
 
 /**  An approved machine. */
 export type Machine = {
@@ -624,6 +695,29 @@ export type ModelOnDisk = {
 	unusable?: string | null,
 };
 
+/**  Why a machine does not share. */
+export type NotSharing = 
+/**  Its owner has switched sharing off. */
+{ kind: "switched_off" } | 
+/**  Its owner has paused sharing. */
+{ kind: "paused"; 
+/**  How much longer, in minutes. */
+minutes: number } | 
+/**  HiveMind is being quit there. */
+{ kind: "quitting" } | 
+/**  It runs on battery. */
+{ kind: "on_battery" } | 
+/**  It saves energy. */
+{ kind: "saving_energy" } | 
+/**  It is too hot. */
+{ kind: "hot" } | 
+/**  Somebody uses it. */
+{ kind: "in_use" } | 
+/**  Its memory is short. */
+{ kind: "short_of_memory" } | 
+/**  It shares with other machines, but not with the one that asks. */
+{ kind: "not_with_you" };
+
 /**  Why the API is off. */
 export type Off = 
 /**  Its address is taken or not this machine's; another port may be free. */
@@ -657,6 +751,8 @@ export type PlanView = {
 	stages?: PlannedStage[],
 	/**  The reasons, in sentences. */
 	reasons?: string[],
+	/**  The same reasons, as values in the same order. */
+	because?: Reason[],
 	/**  Predicted speed of one conversation, if the machines' speeds are known. */
 	decode_tokens_per_s?: number | null,
 };
@@ -776,6 +872,161 @@ export type Prompt = {
 	/**  Whether it came with HiveMind and was never changed; windows show it in their own language. */
 	starter?: boolean,
 };
+
+/**  A reason for a plan. */
+export type Reason = 
+/**  One machine holds the whole model. */
+{ kind: "fits_alone"; 
+/**  Its name. */
+machine: string; 
+/**  Predicted tokens per second. */
+tokens_per_s: number | null } | 
+/**  Several machines hold the model. */
+{ kind: "split"; 
+/**  Their number. */
+machines: number; 
+/**  Predicted tokens per second. */
+tokens_per_s: number | null; 
+/**  The network's part of the time, in percent. */
+network_percent: number | null } | 
+/**  One machine could hold it all, but would be slower. */
+{ kind: "slower_alone"; 
+/**  Its name. */
+machine: string } | 
+/**  No machine could hold it all. */
+{ kind: "too_big_for_one" } | 
+/**  A machine would slow the answers down. */
+{ kind: "would_slow"; 
+/**  Its name. */
+machine: string; 
+/**  By how many tokens per second. */
+tokens_per_s: number | null } | 
+/**  The model is on one machine. */
+{ kind: "one_machine" } | 
+/**  The stages are about as heavy as each other. */
+{ kind: "even_stages" } | 
+/**  The last stage has fewer layers, because it also holds the output layer. */
+{ kind: "output_layer"; 
+/**  How many layers the output layer is as large as. */
+layers: number } | 
+/**  The owner's choice of machines is followed. */
+{ kind: "placed_manually" } | 
+/**  The owner's choice of machines cannot be followed. */
+{ kind: "not_as_placed"; 
+/**  Why, in words. */
+why: string } | 
+/**  Machines where stages failed are used again. */
+{ kind: "tried_again"; 
+/**  Their names. */
+machines: string[] } | 
+/**  Machines are left out that would have to fetch the model first. */
+{ kind: "not_worth_fetching"; 
+/**  Their names. */
+machines: string[] } | 
+/**  Machines fetch their layers first. */
+{ kind: "fetched_first"; 
+/**  Their names. */
+machines: string[] } | 
+/**  The owner keeps prompts on this machine, and the model fits there. */
+{ kind: "stays_here" } | 
+/**  A machine is slower than it reports. */
+{ kind: "slower"; 
+/**  Its name. */
+machine: string; 
+/**  The part of the reported speed that is planned with, in percent. */
+percent: number | null } | 
+/**  A machine reports more speed than others can confirm. */
+{ kind: "unproven"; 
+/**  Its name. */
+machine: string; 
+/**  How many times the planned speed it reports. */
+times: number | null } | 
+/**  A machine has refused a stage, so less of its memory is planned with. */
+{ kind: "had_no_room"; 
+/**  Its name. */
+machine: string } | 
+/**  A machine is away. */
+{ kind: "away"; 
+/**  Its name. */
+machine: string; 
+/**  Why, if known. */
+why: Absence | null } | 
+/**  A machine does not share. */
+{ kind: "not_sharing"; 
+/**  Its name. */
+machine: string; 
+/**  Why, if it says so in a way that is known here. */
+why: NotSharing | null; 
+/**  Why, in its own words. */
+said: string | null } | 
+/**  A machine is away or does not share. */
+{ kind: "not_there"; 
+/**  Its name. */
+machine: string } | 
+/**  This machine's owner shows a machine no prompts. */
+{ kind: "no_prompts"; 
+/**  Its name. */
+machine: string } | 
+/**  A machine does not have the model. */
+{ kind: "no_model"; 
+/**  Its name. */
+machine: string } | 
+/**  A machine does not have the starter model of this version. */
+{ kind: "no_starter"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string } | 
+/**  A machine does not have a model that it could download. */
+{ kind: "no_download"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string; 
+/**  The model's folder in the cache. */
+folder: string; 
+/**  The command that downloads it. */
+command: string } | 
+/**  A machine does not have a model that is known only as a file. */
+{ kind: "no_file"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string } | 
+/**  A machine has another version's starter model. */
+{ kind: "other_starter"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string } | 
+/**  A machine has a different model of that name. */
+{ kind: "other_model"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string } | 
+/**  A machine has the model, and cannot use its copy. */
+{ kind: "unusable_model"; 
+/**  Its name. */
+machine: string; 
+/**  The model. */
+model: string } | 
+/**  A machine is quarantined, because its stages failed. */
+{ kind: "failed"; 
+/**  Its name. */
+machine: string; 
+/**  How much longer, in minutes. */
+minutes: number } | 
+/**  A machine is quarantined, because it computed wrong numbers. */
+{ kind: "wrong_numbers"; 
+/**  Its name. */
+machine: string; 
+/**  How much longer, in hours. */
+hours: number } | 
+/**  A pinned model keeps its memory. */
+{ kind: "pinned"; 
+/**  The model. */
+model: string };
 
 /**  Why a field refuses a value: its limits. */
 export type Refused = 
@@ -946,10 +1197,12 @@ export type Status =
 tokens: number; 
 /**  Tokens in total. */
 of: number } | 
-/**  A machine left, in words; the answer continues. */
+/**  The answer has run into trouble, and continues. */
 { kind: "recovering"; 
-/**  What happened. */
-why: string } | 
+/**  What happened, in words. */
+why: string; 
+/**  The same, as a value. */
+trouble?: Trouble | null } | 
 /**  The answer is complete, but could not be saved yet. */
 { kind: "unsaved"; 
 /**  Why not. */
@@ -962,6 +1215,31 @@ export type Today = {
 	/**  Tokens of these answers. */
 	tokens: number,
 };
+
+/**  Trouble that an answer has run into. */
+export type Trouble = 
+/**  A machine takes no part any longer; others take over its layers. */
+{ kind: "lost"; 
+/**  Its name. */
+machine: string; 
+/**  How it was lost. */
+loss: Loss } | 
+/**  Nothing comes, although no machine is lost: all are connected again. */
+{ kind: "stuck"; 
+/**  What was found, in words. */
+why: string } | 
+/**  Machines do not answer; it is found out whether they are lost. */
+{ kind: "not_answering"; 
+/**  Their names. */
+machines: string[]; 
+/**  Since when nothing has come, in seconds. */
+seconds: number } | 
+/**  A machine computed wrong numbers, and is quarantined. */
+{ kind: "wrong_numbers"; 
+/**  Its name. */
+machine: string; 
+/**  The first token of the answer that may be wrong, counted from 1. */
+token: number };
 
 /**  Progress of an app update. */
 export type Update = 

@@ -16,14 +16,15 @@ export function code(problem: unknown): string | undefined {
   return typeof problem === "object" && problem !== null && "code" in problem ? String(problem.code) : undefined;
 }
 
-/** What to say about a thrown value: the sentence for its code, or its own message. */
+/** What to say about a thrown value: the sentence for its code, its own message, or both. */
 export function why(problem: unknown): string {
   if (typeof problem === "object" && problem !== null && "message" in problem) {
     const { code, message, hint } = problem as { code?: string; message: string; hint?: string | null };
     const known = words.problems[code ?? ""];
-    if (known) return known;
-    const said = message.charAt(0).toUpperCase() + message.slice(1);
-    return hint ? `${said}. ${hint}` : said;
+    if (typeof known === "string") return known;
+    const first = message.charAt(0).toUpperCase() + message.slice(1);
+    const said = hint ? `${first}. ${hint}` : first;
+    return known?.(said) ?? said;
   }
   return String(problem);
 }

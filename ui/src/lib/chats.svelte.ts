@@ -177,7 +177,7 @@ class Chats {
         this.grown = "";
         this.answering = event.answering;
         this.#show(event.status);
-        if (event.problem) this.problem = this.#broken(event.problem);
+        if (event.problem) this.problem = this.#broken(event.problem, event.code);
         break;
       }
       case "text":
@@ -192,9 +192,10 @@ class Chats {
     }
   }
 
-  #broken(problem: string): string {
+  #broken(message: string, code: string | null): string {
     const last = this.open.messages.at(-1);
-    return last?.role === "assistant" ? words.brokeOff(problem) : why({ message: problem });
+    if (last?.role !== "assistant") return why({ code, message });
+    return words.brokeOff(code ? why({ code, message }).replace(/\.$/, "") : message);
   }
 
   /** Shows the answer's status; news of a machine stays long enough to be read. */

@@ -19,8 +19,8 @@ function entries(words: Tree, within = ""): Map<string, unknown> {
   return found;
 }
 
-// Errors have sentences of their own in German only.
-const [one, other] = [english, german].map((language) => entries({ ...language, problems: {} })) as [Map<string, unknown>, Map<string, unknown>];
+// Errors and what the node says have sentences of their own in German only.
+const [one, other] = [english, german].map((language) => entries({ ...language, problems: {}, said: {} })) as [Map<string, unknown>, Map<string, unknown>];
 
 /** Entries that are the same in both languages: names, signs, and words that both have. */
 const SAME = [
@@ -117,12 +117,13 @@ describe("the language of the window", () => {
     expect(why(gone)).toBe("There is no conversation c");
     await speak("de");
     expect(why(gone)).toBe("Diesen Chat gibt es nicht mehr.");
-    expect(why(full)).toBe("The disk is full. Free some space.");
+    expect(why(full)).toBe("Das ließ sich nicht sichern. Meldung: „The disk is full. Free some space.“");
+    expect(why({ code: "moon_phase", message: "the moon is full", hint: null })).toBe("The moon is full");
   });
 });
 
 describe("the codes of errors that have a sentence", () => {
-  const sources = import.meta.glob<string>(["../../../crates/hive-api/src/**/*.rs", "../../../src-tauri/src/*.rs"], {
+  const sources = import.meta.glob<string>(["../../../crates/hive-api/src/**/*.rs", "../../../src-tauri/src/*.rs", "./node.ts"], {
     query: "?raw",
     import: "default",
     eager: true,

@@ -6,7 +6,7 @@ import type * as given from "./bindings";
 // Fields that another version's reply may lack; this window's own node sends them.
 export type ModelOnDisk = Required<given.ModelOnDisk>;
 export type PlannedStage = Required<given.PlannedStage>;
-export type PlanView = Required<Omit<given.PlanView, "stages">> & { stages: PlannedStage[] };
+export type PlanView = Required<Omit<given.PlanView, "stages" | "because">> & Pick<given.PlanView, "because"> & { stages: PlannedStage[] };
 export type FitView = Required<given.FitView>;
 export type CatalogueVariant = Required<Omit<given.CatalogueVariant, "fits">> & { fits: FitView[] };
 export type CatalogueModel = Required<Omit<given.CatalogueModel, "variants">> & { variants: CatalogueVariant[] };
@@ -20,8 +20,35 @@ export type HubToken = {
   in_environment: boolean;
 };
 
+/** What the log records: about a machine, or about this one. */
+export type Happened = {
+  machine?: { name: string; fingerprint: string };
+  /** How often it happened. */
+  count?: number;
+} & (
+  | { event: "started"; version: string }
+  | { event: "pairing_asked"; by_them: boolean; invited: boolean; code: string }
+  | { event: "approved"; code: string }
+  | { event: "pairing_ended"; how: "denied_here" | "denied_there" | "timed_out" | "broke_off" | "not_kept" }
+  | { event: "name_taken"; approved: string }
+  | { event: "stopped" }
+  | { event: "removed" }
+  | { event: "restored" }
+  | { event: "blocked" }
+  | { event: "renamed"; name: string }
+  | { event: "invited"; valid_for_s: number }
+  | { event: "rights_changed"; memory: boolean; prompts: boolean; memory_limit_bytes?: number | null; session_limit?: number | null }
+  | { event: "admin_action"; program: string; action: string }
+  | { event: "loaded"; model: string; layers: [number, number]; bytes: number; standby: boolean }
+  | { event: "freed"; model: string; layers: [number, number] }
+  | { event: "used"; sessions: number; tokens: number; seconds: number }
+  | { event: "refused"; asked: "pairing" | "load" | "connect" | "session" | "hand_over" | "other"; why: "not_sharing" | "no_room" | "not_allowed" | "not_possible" | "too_many" | "invitation" }
+  | { event: "left_out"; entries: number }
+  | { event: "lost"; entries: number }
+);
+
 /** A line of the log. */
-export type LogLine = {
+export type LogLine = Partial<Happened> & {
   /** Time in UTC, in RFC 3339 format. */
   at: string;
   /** What happened, in words. */

@@ -2,6 +2,7 @@
 
 import type { Cause, Fit, Refused } from "./bindings";
 import { decimal, gigabytes, parameters, several, speed, together, unit } from "./numbers";
+import { said } from "./said.de";
 import type { Words } from "./words";
 
 const tokens = (count: number): string => `${decimal(count)} Token`;
@@ -9,6 +10,8 @@ const percent = (value: number): string => unit(decimal(value), "%");
 /** "Rechner" is the same for one and for many. */
 const machines = (count: number): string => `${decimal(count)} Rechner`;
 const seconds = (value: number): string => unit(decimal(value, 1), "s");
+/** A sentence, and what the node said. */
+const quoting = (sentence: string) => (said: string): string => `${sentence} Meldung: „${said}“`;
 
 export const german: Words = {
   layers: (count, which) => `${count === 1 ? "Schicht" : "Schichten"} ${which}`,
@@ -642,30 +645,66 @@ export const german: Words = {
     },
     translate: { name: "Übersetzen", text: "Übersetze den folgenden Text in diese Sprache: {{Sprache}}. Behalte den Ton bei:\n\n{{Text}}" },
   },
-  // Errors whose sentence needs no details. The others come in English, as the node says them.
+  said,
+  // Where details matter, what the node says follows in English.
   problems: {
+    adapter_not_usable: quoting("Der Adapter ist nicht verwendbar."),
     answering: "In diesem Chat entsteht gerade eine Antwort. Bitte zuerst stoppen.",
     api: "Die API ist ausgeschaltet.",
+    bad_plan: quoting("So lässt sich das Modell nicht verteilen."),
     bad_ticket: "Diese Einladung ist unvollständig oder keine von HiveMind. Bitte ganz kopieren, von „hivemind“ bis zum Ende.",
     broke_off: "Die Verbindung zum anderen Rechner ist abgebrochen. Bitte erneut versuchen.",
+    browsers: quoting("HiveMind ließ sich nicht für Browser öffnen."),
     browsers_off: "HiveMind ist nicht für Browser geöffnet.",
     busy: "Dieses Modell antwortet gerade. Bitte die Antwort stoppen oder ihr Ende abwarten.",
+    context_length_exceeded: "Das ist länger, als dieses Modell lesen kann. Bitte kürzen oder einen neuen Chat beginnen.",
+    conversations: quoting("Der Chat ließ sich nicht lesen."),
+    data_folder: quoting("Der Datenordner ist nicht verwendbar."),
+    failed: quoting("Das ist nicht gelungen."),
+    invalid_value: quoting("Eine Angabe ist ungültig."),
     link_used: "Dieser Link wurde bereits benutzt. Bitte einen neuen holen.",
+    malformed_token: "Das ist kein Token. Bitte ganz kopieren, ohne Leerzeichen.",
+    missing_right: "Dieser Schlüssel berechtigt nicht dazu.",
+    model_denied: quoting("Hugging Face gibt dieses Modell nicht heraus."),
+    model_missing_there: quoting("Einem Rechner fehlt dieses Modell."),
+    model_not_fetched: quoting("Das Modell konnte nicht geholt werden."),
     model_not_found: "Dieses Modell ist nicht auf diesem Rechner.",
+    model_unusable: quoting("Dieses Modell ist nicht verwendbar."),
+    no_plan: quoting("Für dieses Modell ist kein Platz."),
     no_question: "Es gibt keine Frage, die zu beantworten wäre.",
     no_such_conversation: "Diesen Chat gibt es nicht mehr.",
+    no_such_machine: "Dieser Rechner ist hier nicht bekannt.",
     no_such_message: "Diese Nachricht gibt es nicht mehr.",
     no_such_peer: "Dieser Rechner ist hier nicht bekannt.",
     no_such_token: "Diesen Schlüssel gibt es nicht mehr.",
     not_a_link: "Dieser Link lässt sich nicht öffnen.",
     not_approved: "Dieser Rechner ist nicht zugelassen.",
+    not_denied: quoting("Die Anfrage ließ sich nicht ablehnen."),
+    not_exported: quoting("Der Chat ließ sich nicht exportieren."),
+    not_kept: quoting("Das ließ sich nicht sichern."),
+    not_loaded: quoting("Das Modell ist nicht geladen."),
+    not_opened: quoting("Das ließ sich nicht öffnen."),
     not_pending: "Dieser Rechner möchte nicht mehr beitreten. Bitte neu koppeln.",
+    not_read: quoting("Das ließ sich nicht lesen."),
     not_removable: "Dieses Modell ist eingebaut oder wurde nicht von HiveMind geladen. Es lässt sich hier nicht löschen.",
+    not_repaired: quoting("Das hat nicht geholfen."),
+    not_restored: quoting("Der Rechner ließ sich nicht wiederherstellen."),
+    not_saved: quoting("Die Änderung gilt nur bis zum nächsten Start."),
+    not_shown: quoting("Der Ordner ließ sich nicht zeigen."),
     not_stopped: "Das andere HiveMind läuft noch. Bitte gleich noch einmal versuchen.",
     nothing_to_continue: "Diese Antwort ist vollständig. Es gibt nichts fortzusetzen.",
+    open_at_login: quoting("Das Öffnen bei der Anmeldung ließ sich nicht ändern."),
+    refused: quoting("Der andere Rechner hat abgelehnt."),
+    revoked: "Dieser Schlüssel wurde entzogen oder erneuert.",
+    settings: quoting("Die Einstellungen ließen sich nicht ändern."),
+    several_models: quoting("Dort sind mehrere Modelle."),
     stopping: "HiveMind wird gerade beendet.",
+    taken: "Dieser Name ist schon vergeben.",
+    token: quoting("Der Schlüssel ließ sich nicht ändern."),
+    too_few_machines: quoting("Dafür sind zu wenige Rechner da."),
     too_long: "Das ist zu lang. Bitte kürzen.",
     unauthorized: "Dafür fehlt ein gültiger Schlüssel.",
+    unreachable: quoting("Der andere Rechner ist nicht zu erreichen."),
     wrong_code: "Das ist nicht der Code, den beide Rechner zeigen.",
   },
 };

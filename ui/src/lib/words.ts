@@ -1,6 +1,7 @@
 /** All user-visible text, in English. `words.de.ts` has it in German, and `words` is what the window speaks. */
 
 import type { Accent, Cause, Finding, Fit, Language, Look, Refused, Remedy } from "./bindings";
+import type { Said } from "./said";
 import { amount, date, day, decimal, gigabytes, milliseconds, parameters, rate, several, speed, time, together, typed, untyped, writeAs } from "./numbers";
 
 export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time, typed, untyped };
@@ -666,8 +667,10 @@ export const english = {
     },
     translate: { name: "Translate", text: "Translate the following text into {{language}}. Keep its tone:\n\n{{text}}" },
   } as Record<string, { name: string; text: string }>,
-  /** Sentences for errors with these codes. The app's own are English. */
-  problems: {} as Record<string, string>,
+  /** Words for what the node says as a value. Its own are English. */
+  said: null as Said | null,
+  /** Sentences for errors with these codes; some end with what the node said. Its own are English. */
+  problems: {} as Record<string, string | ((said: string) => string)>,
 };
 
 /** The text of one language. */

@@ -71,7 +71,7 @@ describe("an answer", () => {
     expect(screen.queryByText(/tok\/s/)).toBeNull();
     const parts = [
       { tokens: 4, machines: ["Attic", "Studio"], after: null },
-      { tokens: 6, machines: ["Studio"], after: { why: "Attic left…", pause_s: 1.7 } },
+      { tokens: 6, machines: ["Studio"], after: { why: "Attic left…", trouble: null, pause_s: 1.7 } },
     ];
     node.end(id, { computed: { tokens_per_s: 9.4, first_s: 0.1, context_tokens: 41, context_limit: 100, parts, unknown_options: ["style"] } });
     expect(await screen.findByText("41% of this model’s context")).toBeTruthy();
@@ -128,7 +128,7 @@ describe("an answer", () => {
     await waitFor(() => expect(screen.getByText("Reading: 512 of 2,000 tokens")).toBeTruthy());
     vi.useFakeTimers();
     const clock = vi.spyOn(performance, "now").mockReturnValue(1000);
-    node.status(id, { kind: "recovering", why: "Attic left; continuing without it" });
+    node.status(id, { kind: "recovering", why: "Attic left; continuing without it", trouble: null });
     node.status(id, { kind: "answering" });
     node.write(id, "Here");
     await vi.advanceTimersByTimeAsync(1900);

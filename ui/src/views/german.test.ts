@@ -104,8 +104,17 @@ beforeEach(async () => {
     programs: () => ({ url: "http://127.0.0.1:4483", off: null, tokens: [{ name: "editor", used_days_ago: 3 }, { name: "Llama", used_days_ago: null }] }),
     about: () => ({ version: "0.1.0", web_view: "2.44", system: "linux x86_64", folder: "/home/me" }),
     "GET /models": () => [onDisk("Llama", { loaded: true }), onDisk("Qwen", { also_on: ["Mini"] }), onDisk("M3", { unusable: "kaputt" })],
-    "GET /plan": () => ({ ...planned, reasons: ["Passt auf Studio."] }),
-    "GET /log": () => ({ entries: [] }),
+    "GET /plan": () => ({
+      ...planned,
+      reasons: ["Too big for any one machine.", "Attic does not have the model"],
+      because: [{ kind: "too_big_for_one" }, { kind: "no_model", machine: "Attic" }],
+    }),
+    "GET /log": () => ({
+      entries: [
+        { at: "2026-11-27T13:02:00Z", event: "started", version: "0.1.0", text: "HiveMind 0.1.0 started" },
+        { at: "2026-11-27T13:03:00Z", event: "invited", valid_for_s: 86_400, text: "an invitation was made, valid for 24 h" },
+      ],
+    }),
     "GET /catalogue": () => ({ models: [], problem: null }),
   };
   mockIPC((command, given) => {
@@ -156,7 +165,8 @@ describe("in German", () => {
   });
 
   it("a chat shows its answers, its branches and the list", async () => {
-    const parts = [{ machines: ["Studio"], tokens: 12, after: null }, { machines: ["Mini"], tokens: 3, after: { why: "Studio ging.", pause_s: 1.7 } }];
+    const trouble = { kind: "lost", machine: "Studio", loss: "left" } as const;
+    const parts = [{ machines: ["Studio"], tokens: 12, after: null }, { machines: ["Mini"], tokens: 3, after: { why: "Studio left; continuing without it", trouble, pause_s: 1.7 } }];
     const computed = { tokens_per_s: 7.25, first_s: 0.4, parts, unknown_options: ["tief"], context_tokens: 900, context_limit: 1000 };
     node.add("c", "Lissabon", [
       message({ id: "q", role: "user", text: "Wo?", branches: ["q", "r"] }),
@@ -166,6 +176,11 @@ describe("in German", () => {
     await fireEvent.click(await screen.findByTitle("Lissabon"));
     expect(await screen.findByText(/7,3 tok\/s · Studio \+ Mini · erstes Wort: 0,4 s/)).toBeTruthy();
     expect(screen.getByLabelText("Löschen: Lissabon")).toBeTruthy();
+    expect(screen.getByLabelText(/Studio ist gegangen; weiter ohne diesen Rechner; 1,7/)).toBeTruthy();
+    node.answering.set("c", "a");
+    node.whole("c");
+    node.status("c", { kind: "recovering", why: "Mini has not answered for 3 s; checking", trouble: { kind: "not_answering", machines: ["Mini"], seconds: 3 } });
+    expect(await screen.findByText("Mini antwortet seit 3 s nicht; wird geprüft")).toBeTruthy();
     expect(left()).toEqual([]);
   });
 
@@ -185,6 +200,8 @@ describe("in German", () => {
     await go("2");
     await fireEvent.click(await screen.findByTitle("Mini"));
     expect(await screen.findByText("2 Antworten, 340 Token")).toBeTruthy();
+    expect(await screen.findByText("Zu groß für einen einzelnen Rechner.")).toBeTruthy();
+    expect(await screen.findByText("Einladung erstellt, gültig für 24 h")).toBeTruthy();
     expect(left()).toEqual([]);
     await fireEvent.click(screen.getByText("Entfernen …"));
     expect(left()).toEqual([]);

@@ -9,7 +9,7 @@ use hive_node::{
     Link, LinkKind, MachineWork, MeasuredPath, ModelCopy, ModelOnDisk, Notice, Paired, PeerState, PeerView, Plan,
     PlannedStage, Profile, Rights, Status,
 };
-use hive_types::{CatalogueModel, CatalogueVariant, CatalogueView, Fit, FitView};
+use hive_types::{Absence, CatalogueModel, CatalogueVariant, CatalogueView, Fit, FitView, NotSharing, Reason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,6 +37,7 @@ fn profile() -> Profile {
         offered_bytes: 40 << 30,
         sharing: true,
         not_sharing: None,
+        why_not_sharing: None,
         gpu: true,
         decode_tokens_per_s: Some(312.5),
         bytes_per_s: Some(4.5e11),
@@ -83,7 +84,11 @@ fn found() -> PeerView {
 fn peers() -> Vec<PeerView> {
     let pending = PeerState::Pending { code: "482 915".to_owned(), asked_by_them: true, approved_here: false };
     let away = |condition| PeerView {
-        state: PeerState::Unreachable { why: "it does not answer".to_owned(), since: 1_764_000_000 },
+        state: PeerState::Unreachable {
+            why: "it does not answer".to_owned(),
+            absence: Some(Absence::Silent),
+            since: 1_764_000_000,
+        },
         paired: Some(Paired { code: None, at_s: 1_763_000_000 }),
         condition: Some(condition),
         rights: Some(Rights::default()),
@@ -101,6 +106,7 @@ fn peers() -> Vec<PeerView> {
         profile: Some(Profile {
             sharing: false,
             not_sharing: Some("paused: on battery".to_owned()),
+            why_not_sharing: Some(NotSharing::OnBattery),
             ..Profile::default()
         }),
         rights: Some(Rights {
@@ -250,7 +256,7 @@ async fn replies_are_written_as_ever() {
     let stage = PlannedStage { machine: 0, layers: 0..30, weight_bytes: 5, kv_bytes: 6, base_bytes: 7 };
     let plan = Plan {
         stages: vec![stage],
-        reasons: vec!["one machine is enough".to_owned()],
+        reasons: vec![Reason::OneMachine],
         decode_tokens_per_s: Some(41.5),
         room_tokens: 9,
         own_tokens: 0,

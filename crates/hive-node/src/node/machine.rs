@@ -7,10 +7,11 @@ use hive_host::InterfaceKind;
 use hive_net::links::{LinkKind, Network};
 use hive_peers::data::NotKept;
 use hive_protocol::offered_bytes;
+use hive_types::NotSharing;
 
 use super::{Node, Owner, lock};
 use crate::settings::Settings;
-use crate::sharing::{self, Observed, Switches, Why};
+use crate::sharing::{self, Observed, Switches};
 
 /// Interval between two observations of this machine.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl Node {
         let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
         let sharing_now = self.profile().sharing;
         let decided = sharing::decide(*share, leaving, &policy, switches, observed, sharing_now, SystemTime::now());
-        self.host().settle(decided.is_ok(), decided == Err(Why::ShortOfMemory), Instant::now());
+        self.host().settle(decided.is_ok(), decided == Err(NotSharing::ShortOfMemory), Instant::now());
         let sessions = self.host().sessions();
         self.member().describe(|profile| {
             let before = profile.clone();
@@ -133,8 +134,7 @@ impl Node {
                 (profile.models, profile.copies) = (told.names, Some(told.copies));
             }
             profile.sessions = sessions;
-            profile.sharing = decided.is_ok();
-            profile.not_sharing = decided.err().map(|why| why.to_string());
+            profile.set_sharing(decided);
             *profile != before
         });
     }

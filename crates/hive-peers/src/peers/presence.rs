@@ -19,9 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::local::Local;
 use crate::measure;
 use crate::membership::Membership;
-use crate::reach::{self, Absence};
+use crate::reach;
 use hive_audit::{AuditEvent, Machine};
 use hive_protocol::{Beat, Greeting, NONSENSE, Profile, Reply, Request};
+use hive_types::Absence;
 
 /// A machine that is present answers a greeting within a few round trips.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,16 +32,13 @@ const SECOND_CHANCE: Duration = Duration::from_millis(400);
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(2);
 
 /// The newest version that both sides speak, or an error that says which machine to update.
-pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, String> {
+pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, Absence> {
     let newest = ours.1.min(theirs.1);
     if newest >= ours.0.max(theirs.0) {
         return Ok(newest);
     }
-    Err(if theirs.1 < ours.0 {
-        format!("{name} runs an older HiveMind that this one does not understand; update {name}")
-    } else {
-        format!("{name} runs a newer HiveMind that this one does not understand; update this machine")
-    })
+    let machine = name.to_owned();
+    Err(if theirs.1 < ours.0 { Absence::TooOld { machine } } else { Absence::TooNew { machine } })
 }
 
 /// Keeps one task per approved machine until the node stops.
@@ -84,7 +82,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
                     wait = SECOND_CHANCE;
                     continue;
                 }
-                why.unwrap_or_else(|| REMOVED.to_owned()).into()
+                why.unwrap_or(Absence::Removed)
             }
             Ok(Err(absence)) => absence,
             Err(_) => silent(&member, peer),
@@ -92,7 +90,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
         wait = GREETING_TIMEOUT;
         // The old connection knows only the dead path. Close it; the next dial tries all addresses.
         member.endpoint().admission().hang_up(peer, last_heard);
-        tracing::info!("{} is away: {}", member.peers().name(peer), absence.why);
+        tracing::info!("{} is away: {absence}", member.peers().name(peer));
         member.peers().left(peer, absence);
         tokio::select! {
             () = announced => {}
@@ -125,23 +123,23 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
     let opened = member.endpoint().open(&addr, Protocol::Control).await;
     let mut channel = opened.map_err(|error| explain(member, peer, &error))?;
     let greeting =
-        serde_json::to_string(&member.greeting(local.profile_for(peer))).map_err(|error| error.to_string())?;
+        serde_json::to_string(&member.greeting(local.profile_for(peer))).map_err(|error| other(error.to_string()))?;
     let exchange = async {
         channel.write_message(&Request::Greet(greeting)).await?;
         channel.read_message::<Reply>().await
     };
     let answer = match exchange.await {
         Ok(Some(Reply::Greeting(theirs))) => theirs,
-        Ok(Some(Reply::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
-        Ok(_) => return Err(NONSENSE.into()),
+        Ok(Some(Reply::Refused(why))) => return Err(other(hive_net::border::reason(&why))),
+        Ok(_) => return Err(other(NONSENSE.to_owned())),
         // The reason why a connection was refused shows only when its first stream is used.
         Err(_) => match member.endpoint().open(&addr, Protocol::Control).await {
             Err(error) => return Err(explain(member, peer, &error)),
-            Ok(_) => return Err("it has not approved this machine, or broke off".into()),
+            Ok(_) => return Err(Absence::BrokeOff),
         },
     };
-    let theirs: Greeting =
-        serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
+    let other_version = |_| Absence::OtherVersion { machine: member.peers().name(peer) };
+    let theirs: Greeting = serde_json::from_str(&answer).map_err(other_version)?;
     let name = hive_net::border::name(&theirs.profile.name);
     agree(member.speaks(), theirs.speaks, &name)?;
     member.peers().described(peer, theirs.profile);
@@ -155,7 +153,7 @@ async fn exchange_heartbeats(
     local: &dyn Local,
     peer: PeerId,
     channel: Channel,
-) -> (Option<String>, Instant) {
+) -> (Option<Absence>, Instant) {
     let (mut writer, mut reader) = channel.split();
     let mut profiles = member.profiles();
     profiles.mark_changed();
@@ -191,7 +189,7 @@ async fn exchange_heartbeats(
             },
             _ = timer.tick() => {
                 if !member.peers().is_approved(peer) {
-                    break Some(REMOVED.to_owned());
+                    break Some(Absence::Removed);
                 }
                 if detector.judge(Instant::now()) == Verdict::Silent {
                     tracing::debug!("no heartbeat was answered in time");
@@ -236,7 +234,7 @@ pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId,
                 member.peers().described(peer, theirs.profile);
                 Reply::Greeting(serde_json::to_string(&ours).unwrap_or_default())
             }
-            Err(why) => refuse(why),
+            Err(why) => refuse(why.to_string()),
         },
         Err(error) => {
             tracing::debug!("{name} greeted in words that are not understood: {error}");
@@ -262,27 +260,29 @@ pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId,
 }
 
 fn explain(member: &Membership, peer: PeerId, error: &ConnectError) -> Absence {
+    let machine = || member.peers().name(peer);
     match error {
-        ConnectError::Refused(_) => {
-            format!("{} has not approved this machine; pair them again", member.peers().name(peer)).into()
+        ConnectError::Refused(_) => Absence::NotApproved { machine: machine() },
+        ConnectError::OtherVersion(_) => Absence::OtherVersion { machine: machine() },
+        ConnectError::NotAllowed(_) => Absence::Removed,
+        ConnectError::NotDialled { why: NotDialled::Far, .. } => Absence::ElsewhereOnly,
+        ConnectError::NotDialled { why: NotDialled::TooMany, .. } => Absence::TooManyAddresses,
+        ConnectError::NotDialled { why: NotDialled::Unknown, .. } | ConnectError::Unreachable { .. } => {
+            silent(member, peer)
         }
-        ConnectError::OtherVersion(_) => {
-            format!("{} runs another version of HiveMind; update the older of the two", member.peers().name(peer))
-                .into()
-        }
-        ConnectError::NotAllowed(_) => REMOVED.into(),
-        ConnectError::NotDialled { why, .. } if *why != NotDialled::Unknown => why.to_string().into(),
-        ConnectError::NotDialled { .. } | ConnectError::Unreachable { .. } => silent(member, peer),
     }
 }
 
-const REMOVED: &str = "it was removed";
+/// A reason that is known in words only.
+fn other(why: String) -> Absence {
+    Absence::Other { why }
+}
 
 /// Why a machine does not answer, if that can be told.
 fn silent(member: &Membership, peer: PeerId) -> Absence {
     match reach::diagnose(member.observe(peer, false)) {
-        Some(condition) => condition.into(),
-        None => "it does not answer".into(),
+        Some(condition) => Absence::Hindered { condition },
+        None => Absence::Silent,
     }
 }
 
@@ -363,7 +363,7 @@ mod tests {
     fn versions_that_overlap_agree_and_others_say_who_is_old() {
         assert_eq!(agree((1, 3), (2, 5), "Attic"), Ok(3));
         assert_eq!(agree((1, 1), (1, 1), "Attic"), Ok(1));
-        assert!(agree((3, 4), (1, 2), "Attic").unwrap_err().ends_with("update Attic"));
-        assert!(agree((1, 2), (3, 4), "Attic").unwrap_err().ends_with("update this machine"));
+        assert!(agree((3, 4), (1, 2), "Attic").unwrap_err().to_string().ends_with("update Attic"));
+        assert!(agree((1, 2), (3, 4), "Attic").unwrap_err().to_string().ends_with("update this machine"));
     }
 }

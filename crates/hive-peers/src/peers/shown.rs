@@ -1,6 +1,7 @@
 //! Turns the record of a machine into a [`PeerView`](super::PeerView).
 
 use hive_net::{Link, PeerId, fingerprint};
+use hive_types::Absence;
 
 use super::book::{Entry, Standing};
 use super::state::{Contact, State};
@@ -10,6 +11,10 @@ impl State {
     /// Since when an approved machine is away, in seconds since 1970; 0 if unknown.
     fn away_since_s(&self, peer: PeerId) -> u64 {
         self.book.get(peer).and_then(Entry::away_since_s).unwrap_or_default()
+    }
+
+    fn unreachable(&self, peer: PeerId, absence: Absence) -> PeerState {
+        PeerState::Unreachable { why: absence.to_string(), absence: Some(absence), since: self.away_since_s(peer) }
     }
 
     pub(super) fn view(&self, peer: PeerId, link: &impl Fn(PeerId) -> Option<Link>) -> PeerView {
@@ -23,13 +28,8 @@ impl State {
             },
             (None, Some(Standing::Approved)) => match contact {
                 Some(Contact::Present { .. }) => PeerState::Approved,
-                Some(Contact::Away { absence }) => {
-                    PeerState::Unreachable { why: absence.why.clone(), since: self.away_since_s(peer) }
-                }
-                None => PeerState::Unreachable {
-                    why: "it has not been heard yet".to_owned(),
-                    since: self.away_since_s(peer),
-                },
+                Some(Contact::Away { absence }) => self.unreachable(peer, absence.clone()),
+                None => self.unreachable(peer, Absence::NotHeard),
             },
             (None, None) => PeerState::Found,
         };
@@ -51,7 +51,7 @@ impl State {
             bits_per_s: in_use.first().map(|path| path.bits_per_s),
             other_paths,
             condition: match contact {
-                Some(Contact::Away { absence }) => absence.condition,
+                Some(Contact::Away { absence: Absence::Hindered { condition } }) => Some(*condition),
                 _ => None,
             },
             link,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use super::book::{self, Book, Entry};
 use super::sightings::Sightings;
 use super::view::{MeasuredPath, Notice};
-use crate::reach::Absence;
+use hive_types::Absence;
 
 /// A pairing whose code is shown on both machines.
 #[derive(Debug)]

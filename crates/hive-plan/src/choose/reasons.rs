@@ -1,4 +1,6 @@
-//! Explains a plan in sentences.
+//! Explains a plan.
+
+use hive_types::Reason;
 
 use super::{EXPLAINED, Problem, STAGE_US, Split};
 use crate::{PlanError, PlannedStage};
@@ -19,28 +21,21 @@ impl Problem<'_> {
         }
     }
 
-    pub(super) fn reasons(&self, order: &[usize], split: &Split) -> Vec<String> {
+    pub(super) fn reasons(&self, order: &[usize], split: &Split) -> Vec<Reason> {
         let speed = |us: f64| 1e6 / us;
-        let name = |node: usize| self.nodes[node].name.as_str();
+        let name = |node: usize| self.nodes[node].name.clone();
+        let tokens_per_s = speed(split.token_us);
         let mut reasons = Vec::new();
         if let [only] = order {
-            reasons.push(format!(
-                "Fits on {} alone, with no network hops: about {:.0} tok/s.",
-                name(*only),
-                speed(split.token_us)
-            ));
+            reasons.push(Reason::FitsAlone { machine: name(*only), tokens_per_s });
         } else {
             let hops = self.ring_us(order) + STAGE_US * order.len() as f64;
-            reasons.push(format!(
-                "Split over {} machines: about {:.0} tok/s; the network takes {:.0}% of the time.",
-                order.len(),
-                speed(split.token_us),
-                100.0 * hops / split.token_us
-            ));
+            let network_percent = 100.0 * hops / split.token_us;
+            reasons.push(Reason::Split { machines: order.len(), tokens_per_s, network_percent });
             let alone = (0..self.nodes.len()).find(|&node| self.place(&[node]).is_some());
             reasons.push(match alone {
-                Some(node) => format!("It would fit on {} alone, but more slowly.", name(node)),
-                None => "Too big for any one machine.".to_owned(),
+                Some(node) => Reason::SlowerAlone { machine: name(node) },
+                None => Reason::TooBigForOne,
             });
         }
         // Excluded machines by cost: people ask first about the ones that were nearly used.
@@ -52,13 +47,12 @@ impl Problem<'_> {
         near.truncate(EXPLAINED);
         let cost = |(node, order): (usize, Vec<usize>)| {
             let with = self.place(&order)?;
-            Some((node, speed(split.token_us) - speed(with.token_us)))
+            Some((node, tokens_per_s - speed(with.token_us)))
         };
         let mut left_out: Vec<(usize, f64)> = near.into_iter().filter_map(cost).collect();
         left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-        for (node, cost) in left_out.into_iter().filter(|(_, cost)| *cost > 0.0) {
-            reasons.push(format!("{} isn't used: it would slow answers by {cost:.1} tok/s.", name(node)));
-        }
+        let slowing = left_out.into_iter().filter(|(_, cost)| *cost > 0.0);
+        reasons.extend(slowing.map(|(node, cost)| Reason::WouldSlow { machine: name(node), tokens_per_s: cost }));
         reasons
     }
 }

@@ -69,8 +69,8 @@ impl Answer {
             match end {
                 End::Over(event) => {
                     self.report_speed();
-                    if let Some(words) = self.last_spot_check().await {
-                        let _ = events.send(Event::Recovering(words)).await;
+                    if let Some(trouble) = self.last_spot_check().await {
+                        let _ = events.send(Event::Recovering(trouble)).await;
                         self.complete = false;
                     }
                     self.end().await;
@@ -200,8 +200,8 @@ impl Answer {
                         Health::Superseded => return End::Superseded,
                         Health::Whole if now.epoch != self.epoch => return End::Moved,
                         Health::Whole => {}
-                        Health::FailingOver(why) => {
-                            if events.send(Event::Recovering(format!("{why}; continuing without it"))).await.is_err() {
+                        Health::FailingOver(trouble) => {
+                            if events.send(Event::Recovering(trouble)).await.is_err() {
                                 return End::Cancelled;
                             }
                         }
@@ -209,8 +209,8 @@ impl Answer {
                     continue;
                 }
                 Some(checked) = self.spot_checks.under_way.join_next(), if is_whole => {
-                    if let Some(words) = self.spot_checked(checked)
-                        && events.send(Event::Recovering(words)).await.is_err()
+                    if let Some(trouble) = self.spot_checked(checked)
+                        && events.send(Event::Recovering(trouble)).await.is_err()
                     {
                         return End::Cancelled;
                     }
@@ -218,12 +218,12 @@ impl Answer {
                 }
                 news = silence.next(), if is_whole => {
                     let investigating = self.investigate(&mut silence, news, expected);
-                    let words = match unless_over(events, &bound, investigating).await {
-                        Ok(words) => words,
+                    let trouble = match unless_over(events, &bound, investigating).await {
+                        Ok(trouble) => trouble,
                         Err(over) => return over,
                     };
-                    if let Some(words) = words
-                        && events.send(Event::Recovering(words)).await.is_err()
+                    if let Some(trouble) = trouble
+                        && events.send(Event::Recovering(trouble)).await.is_err()
                     {
                         return End::Cancelled;
                     }

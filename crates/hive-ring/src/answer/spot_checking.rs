@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hive_types::Trouble;
+
 use super::Answer;
 use crate::ring::spot::{Found, Spot, Subject};
 
@@ -33,19 +35,19 @@ impl Answer {
         });
     }
 
-    /// Handles the result of a spot check; returns a message for the reader, if there is one.
-    pub(super) fn spot_checked(&mut self, checked: Result<(Spot, Found), tokio::task::JoinError>) -> Option<String> {
+    /// Handles the result of a spot check; returns what to tell the reader, if anything.
+    pub(super) fn spot_checked(&mut self, checked: Result<(Spot, Found), tokio::task::JoinError>) -> Option<Trouble> {
         let Ok((spot, found)) = checked else { return None };
         self.ring.spot_check_done(found != Found::Unfinished);
         self.spot_checks.latest = Some((self.session, spot));
         let Found::Wrong { index, machine, name, position } = found else { return None };
         self.ring.quarantine(self.epoch, index, machine, &name);
         let token = (position as usize + 1).saturating_sub(self.prompt.len());
-        Some(format!("{name} computed wrong numbers and is quarantined; the text from token {token} on may be wrong"))
+        Some(Trouble::WrongNumbers { machine: name, token })
     }
 
     /// Waits a moment for a spot check that short answers would postpone for ever.
-    pub(super) async fn last_spot_check(&mut self) -> Option<String> {
+    pub(super) async fn last_spot_check(&mut self) -> Option<Trouble> {
         if !self.ring.spot_check_is_overdue() {
             return None;
         }

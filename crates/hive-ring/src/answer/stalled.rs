@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hive_types::Trouble;
+
 use super::Answer;
 use super::silence::{SilenceTimer, Stall};
 use crate::ring::checkup::{News, Verdict};
@@ -23,13 +25,13 @@ impl Answer {
         }
     }
 
-    /// Investigates a silence; returns a message for the reader, if there is one.
+    /// Investigates a silence; returns what to tell the reader, if anything.
     pub(super) async fn investigate(
         &mut self,
         silence: &mut SilenceTimer,
         news: Option<News>,
         usual: Duration,
-    ) -> Option<String> {
+    ) -> Option<Trouble> {
         match news {
             None => {
                 silence.checkup = self.ring.check_up(self.epoch);
@@ -40,11 +42,10 @@ impl Answer {
                 None
             }
             Some(News::Waiting(_)) if silence.was_notified => None,
-            Some(News::Waiting(names)) => {
+            Some(News::Waiting(machines)) => {
                 silence.was_notified = true;
                 let seconds = silence.since.elapsed().as_secs();
-                let who = if names.is_empty() { "The model".to_owned() } else { names.join(", ") };
-                Some(format!("{who} has not answered for {seconds} s; checking"))
+                Some(Trouble::NotAnswering { machines, seconds })
             }
             Some(News::Verdict(Verdict::Wait)) => {
                 silence.idle_checks = 0;

@@ -253,8 +253,9 @@ impl Driver {
     async fn begin(&mut self, ring: &Ring, cause: &Cause<PeerId>) -> bool {
         self.why = wording::cause(cause, |machine| self.name(machine));
         self.guard = Some(ring.inner.failing_over.clone().lock_owned().await);
-        let (why, is_whole) = (self.why.clone(), |health: &Health| *health == Health::Whole);
-        let begins = change_state(ring, is_whole, |state| state.health = Health::FailingOver(why));
+        let trouble = wording::trouble(cause, |machine| self.name(machine));
+        let is_whole = |health: &Health| *health == Health::Whole;
+        let begins = change_state(ring, is_whole, |state| state.health = Health::FailingOver(trouble));
         if begins {
             tracing::info!("a model is failing over: {}", self.why);
         }

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use hive_model::{AtLoad, Compute};
 use hive_net::PeerAddr;
-use hive_peers::{Lacking, Placement};
+use hive_peers::Placement;
 use hive_protocol::ModelSource;
 use hive_stage::StageHost;
+use hive_types::Reason;
 use hive_worker::text::TextError;
 
 /// How a model is loaded.
@@ -56,7 +57,7 @@ pub enum RingError {
     },
     /// A machine does not have the model.
     #[error("{0}")]
-    Lacking(Lacking),
+    Lacking(Reason),
     /// The model's files are at fault: no machine could load it.
     #[error("the model cannot be loaded: {0}")]
     Unfit(String),

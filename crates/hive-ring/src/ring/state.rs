@@ -1,12 +1,14 @@
 //! The state of a ring, for its answers and for `hive-serving`.
 
+use hive_types::Trouble;
+
 /// Whether a ring computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// It computes.
     Whole,
-    /// A stage was lost, for this reason, and another machine is taking it over.
-    FailingOver(String),
+    /// The ring has run into trouble: a lost stage is being taken over by another machine, or all are joined again.
+    FailingOver(Trouble),
     /// No machine could take over, for this reason: the model must be loaded again.
     Abandoned(String),
     /// The model has migrated, and its answers move to the new ring.

@@ -10,7 +10,7 @@ use hive_peers::{Called, Candidate, Placement, Scope, between, find};
 use hive_plan::{LinkProfile, NodeProfile, Plan};
 use hive_ring::Ring;
 use hive_stage::{models, planning};
-use hive_types::StageLayers;
+use hive_types::{Reason, StageLayers};
 use hive_worker::text::{Model, ModelCard};
 
 use super::{Serving, held_by};
@@ -66,15 +66,15 @@ impl Serving {
         let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
         if let Some(missing) = written.iter().find(|placed| !is_used(placed)) {
             let why = self.member().exclusion_of(missing.machine, &source);
-            return Err(ManualPlanError::Excluded(why.unwrap_or_else(|| not_here(&missing.name))));
+            return Err(ManualPlanError::Excluded(why.unwrap_or_else(|| not_there(&missing.name))));
         }
         let plan = arrange(model.card(), &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 }
 
-fn not_here(machine: &str) -> String {
-    format!("{machine} is not here or does not share")
+fn not_there(machine: &str) -> Reason {
+    Reason::NotThere { machine: machine.to_owned() }
 }
 
 /// Like [`Serving::as_written`], for these machines.
@@ -87,7 +87,7 @@ pub(super) fn arrange(
     let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ManualPlanError> {
         let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
         let [first, end] = placed.layers;
-        Ok((place.ok_or_else(|| ManualPlanError::Excluded(not_here(&placed.name)))?, first..end))
+        Ok((place.ok_or_else(|| ManualPlanError::Excluded(not_there(&placed.name)))?, first..end))
     };
     let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };

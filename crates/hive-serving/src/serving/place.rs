@@ -8,6 +8,7 @@ use hive_protocol::ModelSource;
 use hive_ring::{PlacedStage, Ring};
 use hive_stage::planning::{self, plan_best, plan_over};
 use hive_stage::{aside, models};
+use hive_types::Reason;
 use hive_worker::text::{Model, ModelCard};
 
 use super::{Serving, held_by, manual, placements};
@@ -83,10 +84,10 @@ impl Serving {
         if let Some(written) = self.manual_plan(wanted) {
             match self.as_written(model, wanted, &written, freed) {
                 Ok((mut plan, placements)) => {
-                    plan.reasons.push("Placed manually; stays until unloaded.".to_owned());
+                    plan.reasons.push(Reason::PlacedManually);
                     return Ok((plan, placements));
                 }
-                Err(why) => hindrance = Some(format!("The manual plan cannot be followed now: {why}.")),
+                Err(why) => hindrance = Some(Reason::NotAsPlaced { why: why.to_string() }),
             }
         }
         let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
@@ -108,10 +109,8 @@ impl Serving {
             {
                 let is_new =
                     |machine: &&Candidate| self.member().trust().quarantined_for(machine.placement.addr.id()).is_some();
-                let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
-                let asked = are(&names);
-                asked_again =
-                    Some(format!("{asked} tried again although stages failed there: there is no other plan."));
+                let names = more.iter().filter(is_new).map(|machine| machine.placement.name.clone());
+                asked_again = Some(Reason::TriedAgain { machines: names.collect() });
                 (plan, machines) = (Ok(found), more);
             }
         }
@@ -131,16 +130,12 @@ impl Serving {
             let lacking = plan.stages.iter().map(|stage| &machines[stage.machine]).filter(|machine| !has_copy(machine));
             let lacking: Vec<_> = lacking.map(|machine| machine.placement.name.clone()).collect();
             if !lacking.is_empty() {
-                let names = lacking.join(", ");
                 let found = self.place_on(&ready, model.card(), wanted).ok();
                 if let Some(found) = found.filter(|found| is_fast_enough(found, &plan)) {
                     (plan, machines, asked_again) = (found, ready, None);
-                    plan.reasons.push(format!(
-                        "Without {names}: the model would have to be fetched there, and would not be much faster."
-                    ));
+                    plan.reasons.push(Reason::NotWorthFetching { machines: lacking });
                 } else {
-                    plan.reasons
-                        .push(format!("The model is not on {names} yet, so its layers are fetched there first."));
+                    plan.reasons.push(Reason::FetchedFirst { machines: lacking });
                 }
             }
         }
@@ -175,8 +170,7 @@ impl Serving {
 
     /// The error for a missing plan, with the excluded machines and the reasons.
     fn no_plan(&self, error: PlanError, wanted: &ModelRequest, source: &ModelSource) -> ServeError {
-        let pinned =
-            self.pinned_beside(wanted).into_iter().map(|name| format!("the memory of {name}, which is pinned"));
+        let pinned = self.pinned_beside(wanted).into_iter().map(|model| Reason::Pinned { model });
         ServeError::Plan { error, exclusions: self.member().exclusions(source).into_iter().chain(pinned).collect() }
     }
 
@@ -187,7 +181,7 @@ impl Serving {
         }
         let here = &machines[HERE];
         let mut plan = plan_best(model, std::slice::from_ref(&here.profile), &|_, _| between(here, here)).ok()?;
-        plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
+        plan.reasons.push(Reason::StaysHere);
         Some(plan)
     }
 }
@@ -215,14 +209,6 @@ impl From<PlanError> for Unplaced {
     }
 }
 
-/// "bob is", "bob and cat are".
-fn are(names: &[&str]) -> String {
-    match names {
-        [] => "nobody is".to_owned(),
-        [name] => format!("{name} is"),
-        [first @ .., last] => format!("{} and {last} are", first.join(", ")),
-    }
-}
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -305,7 +291,7 @@ mod tests {
         assert!(!holds(&ann) && !ann.member().is_candidate(bob.member().id()));
         assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.member().id()));
         let remarks = ann.member().remarks(&candidates(), None);
-        assert_eq!(remarks, ["bob is not used: it may not see this machine's prompts"]);
+        assert_eq!(remarks, [Reason::NoPrompts { machine: "bob".to_owned() }]);
         // The other right is separate: bob's own models may still have layers here.
         assert!(bob.member().is_candidate(ann.member().id()));
         ann.member().set_rights(bob.member().id(), Rights::default()).unwrap();
@@ -335,7 +321,7 @@ mod tests {
         says(Some(vec![other]));
         assert!(refused(&ann).contains("bob's copy of SmolLM2"), "{}", refused(&ann));
         let plan = ann.serving.place(&model, &ModelRequest::default(), &[]).unwrap().0;
-        assert!(plan.reasons.iter().any(|reason| reason.contains("differs from yours")), "{:?}", plan.reasons);
+        assert!(plan.reasons.iter().any(|reason| matches!(reason, Reason::OtherStarter { .. })), "{:?}", plan.reasons);
         let same = ModelCopy { name: None, digest: Some(model.card().digest.clone()) };
         says(Some(vec![same]));
         assert!(place(&ann).is_ok(), "it has the model by another name");
@@ -343,14 +329,13 @@ mod tests {
         // A load failure may pass; wrong numbers do not.
         ann.member().trust().failed(bob.member().id(), Failing::Loading);
         let again = place(&ann).unwrap();
-        assert!(again.reasons.iter().any(|reason| reason.contains("bob is tried again")), "{:?}", again.reasons);
+        assert!(again.reasons.iter().any(|reason| matches!(reason, Reason::TriedAgain { .. })), "{:?}", again.reasons);
         ann.member().trust().failed(bob.member().id(), Failing::Computing);
         assert!(refused(&ann).contains("bob is quarantined for 1 min: its stages failed"), "{}", refused(&ann));
         ann.member().trust().quarantine(bob.member().id());
         assert!(refused(&ann).contains("bob is quarantined for 24 h: it computed wrong numbers"), "{}", refused(&ann));
         bob.member().describe(|profile| {
-            profile.sharing = false;
-            profile.not_sharing = Some("sharing is switched off".to_owned());
+            profile.set_sharing(Err(hive_types::NotSharing::SwitchedOff));
             true
         });
         becomes(&ann, || !ann.member().sharing_others().iter().any(|(peer, _)| *peer == bob.member().id())).await;
@@ -382,7 +367,7 @@ mod tests {
             let (plan, places) = ann.serving.place(&model, &ModelRequest::default(), &[]).unwrap();
             let is_used = plan.stages.iter().any(|stage| places[stage.machine].name == "bob");
             assert_eq!(is_used, uses_bob, "{:?}", plan.reasons);
-            assert!(plan.reasons.iter().any(|reason| reason.starts_with(words)), "{:?}", plan.reasons);
+            assert!(plan.reasons.iter().any(|reason| reason.to_string().starts_with(words)), "{:?}", plan.reasons);
         }
         ann.stop().await;
         bob.stop().await;

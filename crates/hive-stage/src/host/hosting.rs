@@ -300,8 +300,7 @@ mod tests {
 
     fn switch_off(host: &Machine) {
         host.membership().describe(|profile| {
-            profile.sharing = false;
-            profile.not_sharing = Some("sharing is switched off".to_owned());
+            profile.set_sharing(Err(hive_types::NotSharing::SwitchedOff));
             true
         });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hive_net::PeerId;
 use hive_peers::{Local, Opened, Work};
 use hive_protocol::{Profile, Request, StageId};
+use hive_types::NotSharing;
 
 use super::{StageHost, lock};
 
@@ -39,8 +40,7 @@ impl StageHost {
         let mut profile = member.profile();
         profile.over_cap |= self.cap_of(peer).is_some_and(|cap| self.planned_bytes(|owner| owner == peer) > cap);
         if profile.sharing && !member.peers().rights(peer).memory {
-            profile.sharing = false;
-            profile.not_sharing = Some("its owner does not share it with this machine".to_owned());
+            profile.set_sharing(Err(NotSharing::NotWithYou));
         }
         profile
     }

@@ -7,6 +7,7 @@ use hive_net::{Channel, Endpoint, Incoming, Protocol};
 use hive_protocol::{Pulse, Reply, Request};
 use hive_stage::testing::{Machine, failed_frame};
 use hive_stage::{Fault, failure_of};
+use hive_types::{Loss, Trouble};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -97,7 +98,8 @@ async fn fail_over_for_ever(bob: &Bob, ring: &Ring) {
     bob.is_dead.store(true, Ordering::Relaxed);
     ring.report_fault(0, "nothing comes".to_owned());
     bob.reaches(&bob.loads, 2).await;
-    assert_eq!(ring.state().borrow().health, Health::FailingOver("bob: no such stage".to_owned()));
+    let lost = Trouble::Lost { machine: "bob".to_owned(), loss: Loss::Failed };
+    assert_eq!(ring.state().borrow().health, Health::FailingOver(lost));
 }
 
 #[tokio::test]

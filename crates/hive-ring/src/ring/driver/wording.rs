@@ -1,6 +1,6 @@
-//! Why a ring fails over or is abandoned, in words. Pure.
+//! Why a ring fails over or is abandoned, in words and as a value. Pure.
 
-use hive_types::megabytes;
+use hive_types::{Loss, Trouble, megabytes};
 
 use crate::ring::failover::{Abandonment, Cause, Departure, LossKind, LossReason, NoRoom, StageLoss};
 
@@ -9,6 +9,27 @@ pub(super) fn cause<'a, M: Copy>(cause: &Cause<M>, name: impl Fn(M) -> &'a str) 
     match cause {
         Cause::Loss(loss) => described(loss, name(loss.holder.machine)),
         Cause::Report(why) => why.clone(),
+    }
+}
+
+/// The same, for the readers of answers.
+pub(super) fn trouble<'a, M: Copy>(cause: &Cause<M>, name: impl Fn(M) -> &'a str) -> Trouble {
+    match cause {
+        Cause::Loss(lost) => Trouble::Lost { machine: name(lost.holder.machine).to_owned(), loss: how(lost) },
+        Cause::Report(why) => Trouble::Stuck { why: why.clone() },
+    }
+}
+
+fn how<M>(lost: &StageLoss<M>) -> Loss {
+    match (&lost.reason, lost.kind) {
+        (LossReason::Departed(Departure::Left), _) => Loss::Left,
+        (LossReason::Departed(Departure::StoppedSharing), _) => Loss::StoppedSharing,
+        (LossReason::Departed(Departure::MayNotSeePrompts), _) => Loss::MayNotSeePrompts,
+        (LossReason::Departed(Departure::OverCap), _) => Loss::SharesLess,
+        (LossReason::Silent, _) => Loss::Silent,
+        (LossReason::NoProgress, _) | (_, LossKind::Hung) => Loss::NoProgress,
+        (_, LossKind::WrongOutput) => Loss::WrongNumbers,
+        (LossReason::Reported(_) | LossReason::Gone(_) | LossReason::FailedOnTheWay(_), _) => Loss::Failed,
     }
 }
 
@@ -64,6 +85,21 @@ mod tests {
         let named = "bob: it ended an answer that does not end there";
         assert_eq!(words(&loss(LossKind::WrongOutput, wrong)), named);
         assert_eq!(words(&loss(LossKind::Unreachable, LossReason::Silent)), "bob does not answer");
+    }
+
+    #[test]
+    fn a_reader_is_told_who_was_lost_and_how() {
+        let told = |why: &Cause<char>| trouble(why, |_| "bob");
+        let lost = |loss| Trouble::Lost { machine: "bob".to_owned(), loss };
+        let left = loss(LossKind::MachineLeft, LossReason::Departed(Departure::StoppedSharing));
+        assert_eq!(told(&left), lost(Loss::StoppedSharing));
+        let why = || LossReason::Reported("bob passes nothing on".to_owned());
+        assert_eq!(told(&loss(LossKind::Hung, why())), lost(Loss::NoProgress));
+        assert_eq!(told(&loss(LossKind::WrongOutput, why())), lost(Loss::WrongNumbers));
+        let gone = LossReason::Gone("no such stage".to_owned());
+        assert_eq!(told(&loss(LossKind::WorkerDied, gone)), lost(Loss::Failed));
+        let report = Cause::Report("nothing came for 120 s".to_owned());
+        assert_eq!(told(&report), Trouble::Stuck { why: "nothing came for 120 s".to_owned() });
     }
 
     #[test]
