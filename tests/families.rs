@@ -12,6 +12,7 @@ mod common;
 #[path = "../crates/hive-model/tests/common/formula.rs"]
 mod formula;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -84,10 +85,15 @@ fn written(folder: &Path, family: &str, name: &str) -> PathBuf {
     folder
 }
 
-fn ask(model: &Path, stages: &str, tokens: &str) -> Child {
+fn question(model: &Path, stages: &str, tokens: &str) -> Command {
     let prompt = "A question of some length, so that a checkpoint lies within it.";
-    let mut command = hivemind(&["chat", model.to_str().unwrap(), "--stages", stages, "--prompt", prompt, "--json"]);
-    command.args(["--max-tokens", tokens]).spawn().unwrap()
+    let mut command = hivemind(&["chat", model.to_str().unwrap(), "--stages", stages, "--prompt", prompt]);
+    command.args(["--max-tokens", tokens]);
+    command
+}
+
+fn ask(model: &Path, stages: &str, tokens: &str) -> Child {
+    question(model, stages, tokens).arg("--json").spawn().unwrap()
 }
 
 fn answer(child: Child) -> Value {
@@ -112,22 +118,25 @@ fn a_recurrent_models_answer_goes_on_when_workers_die() {
     let home = tempfile::tempdir().unwrap();
     let model = model(home.path());
     let undisturbed = answer(ask(&model, "3", "3000"));
-    let mut child = ask(&model, "3", "3000");
-    let mut killed = 0;
-    for which in [0, 2] {
-        common::patiently("all stages have a worker, or the answer is over", || {
-            children(child.id()).len() == 3 || child.try_wait().unwrap().is_some()
-        });
-        std::thread::sleep(std::time::Duration::from_millis(200));
+    let words = undisturbed["text"].as_str().unwrap();
+    let mut child = question(&model, "3", "3000").spawn().unwrap();
+    let (mut output, mut said) = (child.stdout.take().unwrap(), Vec::new());
+    // At its first word, and after a quarter; each time another stage.
+    for (which, bytes) in [(0, 1), (2, words.len() / 4)] {
+        let more = (bytes - said.len()) as u64;
+        (&mut output).take(more).read_to_end(&mut said).unwrap();
         let mut workers = children(child.id());
         workers.sort_unstable();
-        if let Some(worker) = workers.get(which) {
-            assert!(Command::new("kill").args(["-KILL", &worker.to_string()]).status().unwrap().success());
-            killed += 1;
-        }
+        assert_eq!((said.len(), workers.len()), (bytes, 3), "the answer was over before a worker could be killed");
+        assert!(Command::new("kill").args(["-KILL", &workers[which].to_string()]).status().unwrap().success());
     }
-    assert!(killed > 0, "the answer was over before a worker could be killed");
-    assert_eq!(answer(child)["tokens"], undisturbed["tokens"]);
+    output.read_to_end(&mut said).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr.matches("continuing without it").count(), 2, "{stderr}");
+    // A byte is a token, so other tokens would be other words.
+    assert_eq!(String::from_utf8(said).unwrap().trim_end_matches('\n'), words.trim_end_matches('\n'));
 }
 
 #[test]

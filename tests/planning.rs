@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::lab::{Host, Lab, pair};
 use common::patiently;
@@ -120,27 +121,45 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");
     let mut ann = lab.node("ann", "");
-    // Long enough for the better plan to be noticed, believed and loaded, also where tokens come fast.
-    let undisturbed = ask(&ann, &lab, common::LONG, "2000");
-    // After it: a machine learns from its answers that it is faster than it says, and bob would be no better.
     claim(&lab, &mut ann, 0.1);
     let mut bob = lab.node("bob", "");
     claim(&lab, &mut bob, 3.0);
     pair(&lab, &ann, &bob);
-    bob.run(&lab, &["share", "off"]);
-    patiently("bob does not share", || ann.peer(&lab, "bob").unwrap()["profile"]["sharing"] == false);
-    let command = ["chat", "--prompt", common::LONG, "--max-tokens", "2000", "--json"];
-    let child = ann.command(&lab, &command).spawn().unwrap();
-    patiently("the answer is under way", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
-    bob.run(&lab, &["share", "on"]);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(answer["tokens"], undisturbed["tokens"], "no token is lost or doubled");
-    assert_eq!((holders(&undisturbed), holders(&answer)), (vec!["ann".to_owned()], vec!["bob".to_owned()]));
+    let shares = |shares: bool| {
+        bob.run(&lab, &["share", if shares { "on" } else { "off" }]);
+        patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["sharing"] == shares);
+    };
+    shares(false);
+    let answered = || ann.json(&lab, &["status"])["answered_tokens"].as_u64().unwrap();
+    let before = answered();
+    // Long enough for the better plan to be noticed, believed and loaded, also where tokens come fast.
+    let command = ["chat", "--prompt", common::LONG, "--max-tokens", "3000", "--temperature", "0"];
+    let mut child = ann.command(&lab, &command).spawn().unwrap();
+    let computes = |host: &Host| host.json(&lab, &["status"])["profile"]["sessions"] == 1;
+    patiently("the answer is under way", || computes(&ann) && answered() > before);
+    shares(true);
+    patiently("bob computes it", || computes(&bob));
     // What is left here is a copy of what bob holds now, if anything.
     patiently("the old place is free", || {
         let copies = ann.json(&lab, &["status"])["model"]["copies"].as_array().unwrap().len();
         common::children(ann.process()).len() == copies
     });
+    let moved = answered();
+    patiently("it goes on", || answered() > moved + 40);
+    let placed = ann.json(&lab, &["status"])["model"].clone();
+    assert_eq!((holders(&placed), computes(&bob)), (vec!["bob".to_owned()], true));
+    // No more of it is needed: a stopped answer leaves its words.
+    assert!(child.try_wait().unwrap().is_none(), "the answer was over before it could move");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let words = String::from_utf8(output.stdout).unwrap();
+    let tokens = answered() - before;
+    shares(false);
+    // The same by ann alone, and a little more, so that all of the stopped one is in it.
+    let undisturbed = ask(&ann, &lab, common::LONG, &(tokens + 10).to_string());
+    assert_eq!(holders(&undisturbed), ["ann"]);
+    let expected = undisturbed["text"].as_str().unwrap();
+    assert!(words.trim_end().len() > 100 && expected.starts_with(words.trim_end()), "{words:?} and {expected:?}");
 }

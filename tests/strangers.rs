@@ -145,10 +145,12 @@ fn a_stranger_gets_pairing_and_nothing_else_and_the_swarm_goes_on() {
     std::fs::copy(&recorded, &copy).unwrap();
     let environment =
         [("TARGET", target), ("TARGET_ID", status["id"].as_str().unwrap()), ("RECORDED", copy.to_str().unwrap())];
-    let answers = |count| (0..count).map(|_| decode_speed(&ann.ask(&lab, common::LONG, 100, 2))).collect::<Vec<f64>>();
-    let in_peace = answers(10);
+    // Their speed is printed and not judged; `HIVEMIND_TEST_LONG=1` measures it well.
+    let count = if std::env::var_os("HIVEMIND_TEST_LONG").is_some() { 10 } else { 1 };
+    let answers = || (0..count).map(|_| decode_speed(&ann.ask(&lab, common::LONG, 100, 2))).collect::<Vec<f64>>();
+    let in_peace = answers();
     let attacked = under_attack(&lab, &ann, &undisturbed, &environment);
-    let in_peace = together(&[in_peace, answers(10)].concat());
+    let in_peace = together(&[in_peace, answers()].concat());
     let slowest = attacked.iter().copied().fold(f64::MAX, f64::min);
     let grown = ann.resident_bytes().saturating_sub(before);
     println!("{} answers during the attack; memory grew by {} MB", attacked.len(), grown >> 20);

@@ -6,6 +6,7 @@ use std::cell::{Cell, OnceCell};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -338,16 +339,9 @@ pub(crate) struct Tray {
 }
 
 impl Tray {
-    fn call<B>(&self, owner: &str, method: &str, body: &B) -> Option<zbus::Message>
-    where
-        B: serde::Serialize + zbus::zvariant::DynamicType,
-    {
-        let path = "/org/ayatana/NotificationItem/tray_icon_tray_app_hivemind/Menu";
-        self.bus.call_method(Some(owner), path, Some("com.canonical.dbusmenu"), method, body).ok()
-    }
-
-    fn layout(&self, owner: &str) -> Option<Layout> {
-        let answer = self.call(owner, "GetLayout", &(0, -1, Vec::<&str>::new()))?;
+    /// The menu's layout, if this is whose it is.
+    fn layout(bus: &Connection, owner: &str) -> Option<Layout> {
+        let answer = call(bus, owner, "GetLayout", &(0, -1, Vec::<&str>::new()))?;
         answer.body().deserialize::<(u32, Layout)>().ok().map(|(_, layout)| layout)
     }
 
@@ -356,10 +350,15 @@ impl Tray {
             let names = zbus::blocking::fdo::DBusProxy::new(&self.bus).unwrap().list_names().unwrap();
             // This test itself would wait for its own answer.
             let own = self.bus.unique_name().map(ToString::to_string);
-            let mut others = names.into_iter().map(|name| name.to_string());
-            let has_it =
-                |name: &String| name.starts_with(':') && Some(name) != own.as_ref() && self.layout(name).is_some();
-            let _ = self.owner.set(others.find(has_it)?);
+            let others = names.into_iter().map(|name| name.to_string());
+            // All are asked at once: some never answer.
+            let (found, owners) = mpsc::channel();
+            for name in others.filter(|name| name.starts_with(':') && Some(name) != own.as_ref()) {
+                let (bus, found) = (self.bus.clone(), found.clone());
+                std::thread::spawn(move || Self::layout(&bus, &name).map(|_| found.send(name)));
+            }
+            drop(found);
+            let _ = self.owner.set(owners.recv().ok()?);
         }
         self.owner.get().map(String::as_str)
     }
@@ -367,7 +366,7 @@ impl Tray {
     /// Number, text, and whether it is on, of every entry.
     pub(crate) fn entries(&self) -> Vec<(i32, String, Option<bool>)> {
         let mut entries = Vec::new();
-        if let Some(layout) = self.owner().and_then(|owner| self.layout(owner)) {
+        if let Some(layout) = self.owner().and_then(|owner| Self::layout(&self.bus, owner)) {
             collect(layout, &mut entries);
         }
         entries
@@ -378,7 +377,7 @@ impl Tray {
         patiently(&format!("an entry {text:?}"), || {
             let Some((id, ..)) = self.entries().into_iter().find(|(_, entry, _)| entry == text) else { return false };
             let nothing = zbus::zvariant::Value::from(0_i32);
-            self.owner().and_then(|owner| self.call(owner, "Event", &(id, "clicked", nothing, 0_u32))).is_some()
+            self.owner().and_then(|owner| call(&self.bus, owner, "Event", &(id, "clicked", nothing, 0_u32))).is_some()
         });
     }
 
@@ -386,6 +385,15 @@ impl Tray {
     pub(crate) fn is_on(&self, text: &str) -> Option<bool> {
         self.entries().into_iter().find(|(_, entry, _)| entry == text)?.2
     }
+}
+
+/// Calls a method of the tray's menu, if this is whose it is.
+fn call<B>(bus: &Connection, owner: &str, method: &str, body: &B) -> Option<zbus::Message>
+where
+    B: serde::Serialize + zbus::zvariant::DynamicType,
+{
+    let path = "/org/ayatana/NotificationItem/tray_icon_tray_app_hivemind/Menu";
+    bus.call_method(Some(owner), path, Some("com.canonical.dbusmenu"), method, body).ok()
 }
 
 fn collect((id, properties, children): Layout, entries: &mut Vec<(i32, String, Option<bool>)>) {

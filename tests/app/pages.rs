@@ -30,10 +30,14 @@ impl Site {
         let written = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut request = [0; 1024];
-                let length = stream.unwrap().read(&mut request).unwrap_or_default();
-                let request = String::from_utf8_lossy(&request[..length]).into_owned();
-                written.lock().unwrap().extend(request.contains("evil-site").then_some(request));
+                let (mut stream, written) = (stream.unwrap(), Arc::clone(&written));
+                // By a thread of its own: who connects and says nothing keeps nobody else from being heard.
+                std::thread::spawn(move || {
+                    let mut request = [0; 1024];
+                    let length = stream.read(&mut request).unwrap_or_default();
+                    let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                    written.lock().unwrap().extend(request.contains("evil-site").then_some(request));
+                });
             }
         });
         Self { url, asked }
@@ -300,42 +304,57 @@ fn no_script_leads_out_of_any_window() {
     patiently("the site is asked", || site.asked().len() == 1);
 }
 
+/// Ways to leave a page, each of which would end those before it.
+const WAYS_OUT: [&str; 14] = [
+    "location.href = url",
+    "location.replace(url)",
+    "location.href = 'file:///etc/passwd'",
+    "location.href = 'data:text/html,evil'",
+    "location.href = 'about:blank'",
+    "location.href = 'tauri://evil.example/'",
+    "location.href = 'http://tauri.localhost/'",
+    "window.open(url)",
+    "window.open(url, '_self')",
+    "window.open('about:blank')",
+    "document.head.append(Object.assign(document.createElement('meta'), { httpEquiv: 'refresh', content: `0;url=${url}` }))",
+    "const form = document.body.appendChild(Object.assign(document.createElement('form'), { action: url, method: 'post' }));
+        form.submit()",
+    "const link = document.body.appendChild(Object.assign(document.createElement('a'), { href: url, download: 'evil' }));
+        link.dispatchEvent(new MouseEvent('click', { bubbles: false }))",
+    "const link = document.createElement('a'); link.href = url; link.target = '_blank'; link.click()",
+];
+
+/// Ways to ask a site for something, none of which keeps another from it.
+const WAYS_TO_ASK: [&str; 9] = [
+    "document.body.append(Object.assign(document.createElement('iframe'), { src: url }))",
+    "document.body.append(Object.assign(document.createElement('img'), { src: url }))",
+    "document.body.append(Object.assign(document.createElement('object'), { data: url }))",
+    "fetch(url).catch(() => {})",
+    "navigator.sendBeacon(url, 'evil')",
+    "try { new WebSocket(url.replace('http', 'ws')) } catch {}",
+    "document.head.append(Object.assign(document.createElement('link'), { rel: 'prefetch', href: url }))",
+    "document.head.append(Object.assign(document.createElement('script'), { src: url }))",
+    "const style = document.head.appendChild(document.createElement('style'));
+        style.textContent = `body { background: url(${url}) } @import '${url}'`",
+];
+
 /// What a page could do if it were taken over, and what the window then still refuses.
 #[track_caller]
 fn leaves_nowhere(app: &App, site: &Site) {
     mark(app);
     let windows = app.windows_seen();
-    for attempt in [
-        "location.href = url",
-        "location.replace(url)",
-        "location.href = 'file:///etc/passwd'",
-        "location.href = 'data:text/html,evil'",
-        "location.href = 'about:blank'",
-        "location.href = 'tauri://evil.example/'",
-        "location.href = 'http://tauri.localhost/'",
-        "window.open(url)",
-        "window.open(url, '_self')",
-        "window.open('about:blank')",
-        "document.head.append(Object.assign(document.createElement('meta'), { httpEquiv: 'refresh', content: `0;url=${url}` }))",
-        "const form = document.body.appendChild(Object.assign(document.createElement('form'), { action: url, method: 'post' }));
-            form.submit()",
-        "document.body.append(Object.assign(document.createElement('iframe'), { src: url }))",
-        "document.body.append(Object.assign(document.createElement('img'), { src: url }))",
-        "document.body.append(Object.assign(document.createElement('object'), { data: url }))",
-        "const link = document.body.appendChild(Object.assign(document.createElement('a'), { href: url, download: 'evil' }));
-            link.dispatchEvent(new MouseEvent('click', { bubbles: false }))",
-        "const link = document.createElement('a'); link.href = url; link.target = '_blank'; link.click()",
-        "fetch(url).catch(() => {})",
-        "navigator.sendBeacon(url, 'evil')",
-        "try { new WebSocket(url.replace('http', 'ws')) } catch {}",
-        "document.head.append(Object.assign(document.createElement('link'), { rel: 'prefetch', href: url }))",
-        "document.head.append(Object.assign(document.createElement('script'), { src: url }))",
-        "const style = document.head.appendChild(document.createElement('style'));
-            style.textContent = `body { background: url(${url}) } @import '${url}'`",
-    ] {
-        app.script_with(&format!("const url = arguments[0]; {attempt}"), &json!([site.url]));
-        has_stayed(app, site, windows, attempt);
+    let attempt = |way: &str, url: &str| {
+        app.script_with(&format!("const url = arguments[0]; {way}"), &json!([url]));
+    };
+    for way in WAYS_OUT {
+        attempt(way, &site.url);
+        has_stayed(app, site, windows, way);
     }
+    // At once; the address that the site was asked for would tell by which.
+    for (number, way) in WAYS_TO_ASK.into_iter().enumerate() {
+        attempt(way, &format!("{}way-{number}", site.url));
+    }
+    has_stayed(app, site, windows, "a way to ask the site");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use super::Answer;
 use crate::events::{Event, FinishReason, Summary};
 use crate::request::Request;
-use crate::ring::Ring;
 use crate::ring::spot::{Found, Spot, Subject};
+use crate::ring::{Health, Ring};
 use crate::testing;
 use hive_peers::Rights;
 use hive_protocol::{self as control, Arithmetic, Hello, Pulse, RingId, Role, token_digests};
@@ -179,16 +179,13 @@ async fn ended(lie: Lie) -> Ended {
             None => panic!("an answer ends with a last event"),
         }
     };
-    let mut held_against = false;
-    for _ in 0..100 {
-        held_against = ann.membership().trust().quarantined_for(machine).is_some();
-        if held_against || last.is_err() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    serving.abort();
+    // Whatever is held against the machine is held by then. A node that stops earlier would wait for its failover.
+    let mut state = ring.state();
+    let abandoned = state.wait_for(|state| matches!(state.health, Health::Abandoned(_)));
+    tokio::time::timeout(Duration::from_mins(1), abandoned).await.expect("nobody else has the model").unwrap();
+    let held_against = ann.membership().trust().quarantined_for(machine).is_some();
     ann.stop().await;
+    serving.abort();
     mallory.endpoint.close().await;
     Ended { tokens, last, held_against }
 }

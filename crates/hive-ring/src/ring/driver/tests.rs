@@ -164,8 +164,12 @@ async fn a_stage_is_not_loaded_on_a_machine_before_it_is_unloaded_there() {
     let holder = Holder { stage: 0, machine: placement.addr.id() };
     let (unloaded, is_unloaded) = tokio::sync::oneshot::channel::<()>();
     let unloading = tokio::spawn(async move { drop(is_unloaded.await) });
-    let load = tokio::spawn(tasks::load(ring, holder, placement, Some(unloading)));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let check = Request::Check(ring.inner.stage_id(0));
+    let load = tokio::spawn(tasks::load(ring.clone(), holder, placement.clone(), Some(unloading)));
+    // A load that does not wait is asked for before the second of these, and arrives before its answer.
+    for _ in 0..3 {
+        ann.ask(&placement.addr, check.clone(), |_| ()).await.unwrap();
+    }
     assert_eq!(bob.loads.load(Ordering::Relaxed), 1);
     unloaded.send(()).unwrap();
     let (outcome, _) = load.await.unwrap();

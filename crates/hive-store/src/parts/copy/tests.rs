@@ -310,6 +310,16 @@ fn two_names_of_one_file_are_refused() {
     assert!(error.to_string().contains("one file"), "{error}");
 }
 
+/// Whether somebody waits for the lock of a copy, as Linux lists it. Elsewhere, whether somebody is about to take it.
+fn is_waited_for(copy: &PartCopy) -> bool {
+    if !cfg!(target_os = "linux") {
+        return copy.0.writing.try_lock().is_err();
+    }
+    let inode = fs::metadata(copy.folder().with_extension("lock")).unwrap().ino();
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&format!(":{inode} ")))
+}
+
 #[test]
 fn whoever_writes_waits_for_another_process_and_readers_do_not() {
     let (_folder, store) = store();
@@ -318,9 +328,12 @@ fn whoever_writes_waits_for_another_process_and_readers_do_not() {
     let other = Lock::wait(&copy.folder().with_extension("lock")).unwrap();
     std::thread::scope(|scope| {
         let write = scope.spawn(|| copy.write(&gguf(), BLOCK, &blocks(1..2)).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(!write.is_finished());
+        while !is_waited_for(&copy) {
+            assert!(!write.is_finished(), "it did not wait");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(copy.read(&gguf(), 0..BLOCK).unwrap(), blocks(0..1));
+        assert_eq!(copy.present(&gguf(), 0..SIZE), [0..BLOCK], "it writes nothing before it has the lock");
         drop(other);
     });
     assert_eq!(copy.present(&gguf(), 0..SIZE), [0..2 * BLOCK]);
