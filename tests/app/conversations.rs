@@ -49,6 +49,14 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     app.click("Stop");
     patiently("it has stopped", || app.text(".field button") == "Send");
 
+    // A question that is being changed is still there after a restart, as far as it was changed.
+    app.script("[...document.querySelectorAll('li.own')].at(-1).querySelector('[data-edit]').click()");
+    patiently("it can be changed", || app.script("return document.querySelector('.edited textarea') !== null") == true);
+    let change = "const field = document.querySelector('.edited textarea');
+        field.value = arguments[0];
+        field.dispatchEvent(new Event('input', { bubbles: true }));";
+    app.script_with(change, &json!([CHANGED]));
+
     // A question that is found again after a restart, by a word of its answer.
     let desktop = app.quit();
     let app = App::start(desktop.looking(Look::Dark), &folder);
@@ -61,17 +69,24 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     patiently("it is found", || app.text(".list").contains(QUESTION));
     app.click(QUESTION);
     patiently("it is all there", || app.text(".body").contains("Paris"));
+    patiently("the word is marked", || {
+        app.script("return !('highlights' in CSS) || [...CSS.highlights.get('sought') ?? []].join() === 'Paris'") == true
+    });
     app.picture("chat");
     app.click(&format!("Delete {QUESTION}"));
     patiently("it is gone", || !app.text(".list").contains(QUESTION));
     app.script_with(search, &json!([""]));
     app.click(LONG);
     patiently("what was stopped is there", || app.text(".body").starts_with(stopped.trim_end()));
+    let changed = app.script("return document.querySelector('.edited textarea')?.value");
+    assert_eq!(changed, CHANGED, "the changed question is lost");
     app.click("Continue");
     patiently("it continues", || app.text(".field button") == "Stop");
     app.picture("answering");
     app.quit();
 }
+
+const CHANGED: &str = "A question that is not sent yet";
 
 const CODE: &str = "Here is a function, and what it costs.\n\n```python\ndef mean(values: list[float]) -> float:\n    \
     \"\"\"The arithmetic mean of some numbers.\"\"\"\n    if not values:\n        raise ValueError(\"no numbers\")  # nothing to divide by\n    \

@@ -40,10 +40,7 @@ struct Growth {
 pub(crate) async fn run(inner: Arc<Inner>, id: String, question: Question, message: Message, stop: CancellationToken) {
     let (unseen, asked) = (String::new(), Instant::now());
     let mut growth = Growth { message, unseen, pause: None, asked, first_token: None, tokens: 0 };
-    let problem = tokio::select! {
-        problem = grow(&inner, &id, question, &mut growth) => problem,
-        () = stop.cancelled() => None,
-    };
+    let problem = grow(&inner, &id, question, &mut growth, &stop).await;
     growth.measure();
     growth.show(&inner, &id);
     // A disk that is full now may have room again in a moment; until then the answer stays in memory.
@@ -61,9 +58,19 @@ pub(crate) async fn run(inner: Arc<Inner>, id: String, question: Question, messa
     naming::wake(&inner);
 }
 
-/// Takes the answer's events; returns why it was interrupted, if it was.
-async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Growth) -> Option<Failure> {
-    let asked = match inner.model().answer(question).await {
+/// Takes the answer's events until it ends or is stopped; returns why it was interrupted, if it was.
+async fn grow(
+    inner: &Arc<Inner>,
+    id: &str,
+    question: Question,
+    growth: &mut Growth,
+    stop: &CancellationToken,
+) -> Option<Failure> {
+    let asked = tokio::select! {
+        asked = inner.model().answer(question) => asked,
+        () = stop.cancelled() => return None,
+    };
+    let asked = match asked {
         Ok(asked) => asked,
         Err(why) => return Some(why),
     };
@@ -77,6 +84,8 @@ async fn grow(inner: &Arc<Inner>, id: &str, question: Question, growth: &mut Gro
     let mut saved_tokens = growth.message.tokens.len();
     loop {
         let event = tokio::select! {
+            // A save under way is waited for: its writing cannot be cancelled, and would come after the last one.
+            () = stop.cancelled() => return None,
             event = events.next() => event,
             _ = frame.tick(), if !growth.unseen.is_empty() => {
                 growth.show(inner, id);

@@ -322,7 +322,7 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
                     fetching.get_or_insert_with(what).set(megabytes(loading.fetched_bytes));
                 } else if let Some(loading) = own {
                     fetching = None;
-                    let what = || Progress::new(format!("Loading {model}:"), loading.of, "layers");
+                    let what = || Progress::of_layers(format!("Loading {model}:"), loading.of);
                     progress.get_or_insert_with(what).set(loading.layers);
                 }
             }

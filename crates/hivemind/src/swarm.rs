@@ -51,7 +51,7 @@ impl RunOptions {
 /// Opens the model and loads it over the requested nodes.
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
     let model = models::open(run.model.as_deref()).await.map_err(Failure::new)?;
-    let mut progress = Progress::new(format!("Loading {}:", model.name()), model.card().layers(), "layers");
+    let mut progress = Progress::of_layers(format!("Loading {}:", model.name()), model.card().layers());
     let mut ring = RingOptions::new(ModelSource::Path(model.path().to_owned()));
     ring.compute = run.compute.unwrap_or_default();
     ring.threads = run.threads.map_or(0, usize::from);

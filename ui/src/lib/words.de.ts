@@ -82,6 +82,7 @@ export const german: Words = {
   takeOffList: "Aus der Liste entfernen? Die Dateien bleiben, wo sie sind.",
   cancel: "Abbrechen",
   layersLoaded: (layers, of) => `${layers} von ${of} Schichten`,
+  gettingReady: "Wird vorbereitet. Beim ersten Mal auf einer NVIDIA-Karte dauert das eine Minute.",
   fetched: (done, of) => `Wird geholt: ${gigabytes(done)} von ${gigabytes(of)}`,
   swarmHas: (bytes, count) =>
     count === 0

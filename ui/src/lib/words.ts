@@ -102,6 +102,7 @@ export const english = {
   takeOffList: "Remove it from the list? Its files stay where they are.",
   cancel: "Cancel",
   layersLoaded: (layers: number, of: number) => `${layers} of ${of} layers`,
+  gettingReady: "Getting ready. The first time on an NVIDIA card, this takes a minute.",
   fetched: (done: number, of: number) => `Fetching ${gigabytes(done)} of ${gigabytes(of)}`,
   swarmHas: (bytes: number, machines: number) =>
     machines === 0
