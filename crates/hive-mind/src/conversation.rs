@@ -1,6 +1,6 @@
 //! A conversation: its messages with their branches, its settings, and how it appears in a list.
 
-use hive_types::Trouble;
+use hive_types::{Trouble, if_known};
 use serde::{Deserialize, Serialize};
 
 /// A conversation's entry in a list.
@@ -120,7 +120,8 @@ pub struct Interruption {
     /// What happened, in words.
     pub why: String,
     /// The same, as a value; none if an older version wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "specta", specta(type = Option<Trouble>))]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
     /// How long no token came, in seconds.
     #[cfg_attr(feature = "specta", specta(type = i32))]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use hive_types::Trouble;
+use hive_types::{Trouble, if_known};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,8 @@ pub enum Status {
         /// What happened, in words.
         why: String,
         /// The same, as a value.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "specta", specta(type = Option<Trouble>))]
+        #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
         trouble: Option<Trouble>,
     },
     /// The answer is complete, but could not be saved yet.

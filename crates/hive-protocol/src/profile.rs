@@ -5,7 +5,7 @@
 
 use hive_host::{Heat, Power};
 use hive_net::border;
-use hive_types::NotSharing;
+use hive_types::{NotSharing, if_known};
 use serde::{Deserialize, Serialize};
 
 use crate::ModelCopy;
@@ -36,7 +36,7 @@ pub struct Profile {
     /// Why it does not share, for people.
     pub not_sharing: Option<String>,
     /// The same reason, as a value.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub why_not_sharing: Option<NotSharing>,
     /// Whether it computes on a GPU, where models have another form in memory.
     pub gpu: bool,

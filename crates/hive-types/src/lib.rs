@@ -12,6 +12,7 @@ mod catalogue;
 mod conversations;
 mod errors;
 mod hello;
+mod known;
 mod machines;
 mod models;
 mod pairing;
@@ -34,6 +35,7 @@ pub use conversations::{
 };
 pub use errors::{ErrorBody, ErrorDetails, ErrorKind, ErrorReply};
 pub use hello::{Hello, HelloQuery};
+pub use known::if_known;
 pub use machines::{
     Condition, Link, LinkKind, MeasuredPath, Paired, PeerName, PeerState, PeerView, Rights, RightsChange,
 };

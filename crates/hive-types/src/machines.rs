@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Absence, Profile};
+use crate::{Absence, Profile, if_known};
 
 /// Another machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub enum PeerState {
         /// The likely reason, in words.
         why: String,
         /// The same reason, as a value.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
         absence: Option<Absence>,
         /// Since when, in seconds since 1970; 0 if that is not known.
         #[serde(default)]

@@ -150,7 +150,8 @@ pub struct PlanView {
     /// The reasons, in sentences.
     pub reasons: Vec<String>,
     /// The same reasons, as values in the same order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "specta", specta(type = Vec<Reason>))]
+    #[serde(deserialize_with = "crate::known::reasons", skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<Reason>,
     /// Predicted speed of one conversation, if the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,

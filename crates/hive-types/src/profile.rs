@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::NotSharing;
+use crate::{NotSharing, if_known};
 
 /// A machine's report about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Profile {
     /// Why it does not share, in words.
     pub not_sharing: Option<String>,
     /// The same reason, as a value.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub why_not_sharing: Option<NotSharing>,
     /// Whether it computes on a GPU.
     pub gpu: bool,
