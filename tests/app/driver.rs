@@ -358,7 +358,7 @@ impl Tray {
                 std::thread::spawn(move || Self::layout(&bus, &name).map(|_| found.send(name)));
             }
             drop(found);
-            let _ = self.owner.set(owners.recv().ok()?);
+            let _ = self.owner.set(owners.recv_timeout(Duration::from_secs(1)).ok()?);
         }
         self.owner.get().map(String::as_str)
     }

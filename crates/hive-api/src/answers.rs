@@ -35,7 +35,7 @@ impl Model for Swarm {
             let Reply { events, ring, .. } = node.generate(&wanted, &request).await.map_err(failure)?;
             let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
             let (machines, context_limit) = (machines(&ring), ring.model().card().max_context as u32);
-            let progress = Progress { events, ring, has_lost: false, waiting: None };
+            let progress = Progress { events, ring, told: machines.clone(), had_trouble: false, has_lost: false, waiting: None };
             let events = stream::unfold(progress, |mut progress| async { Some((progress.next().await?, progress)) });
             Ok(Asked { machines, context_limit, unknown_options, events: events.boxed() })
         })
@@ -99,7 +99,11 @@ fn machines(ring: &Ring) -> Vec<String> {
 struct Progress {
     events: mpsc::Receiver<Event>,
     ring: Ring,
-    /// Whether a machine was lost since the last token.
+    /// The machines that were told last.
+    told: Vec<String>,
+    /// Whether there was trouble since the last token.
+    had_trouble: bool,
+    /// Whether a machine was lost since then.
     has_lost: bool,
     /// The event that comes next.
     waiting: Option<AnswerEvent>,
@@ -113,17 +117,23 @@ impl Progress {
         Some(match self.events.recv().await? {
             Event::Reading { tokens, of } => AnswerEvent::Reading { tokens: tokens as u32, of: of as u32 },
             Event::Recovering(trouble) => {
+                self.had_trouble = true;
                 self.has_lost |= matches!(trouble, Trouble::Lost { .. });
                 AnswerEvent::Recovering(trouble)
             }
             Event::Token { sampled, text } => {
                 let token = AnswerEvent::Token { token: sampled.token, text };
-                if std::mem::take(&mut self.has_lost) {
-                    self.waiting = Some(token);
-                    AnswerEvent::Machines(machines(&self.ring))
-                } else {
-                    token
+                if !std::mem::take(&mut self.had_trouble) {
+                    return Some(token);
                 }
+                // Trouble of another kind may also end with other machines.
+                let now = machines(&self.ring);
+                if !std::mem::take(&mut self.has_lost) && now == self.told {
+                    return Some(token);
+                }
+                self.told.clone_from(&now);
+                self.waiting = Some(token);
+                AnswerEvent::Machines(now)
             }
             Event::Finished { text, summary } => AnswerEvent::Finished {
                 text,

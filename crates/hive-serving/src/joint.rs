@@ -1,5 +1,6 @@
 //! Work that several wait for: it is done once for all of them, goes on while anybody waits, and ends when nobody does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
@@ -8,9 +9,24 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 /// The work of one key. Whoever waits for it polls it.
 type Work<T, E> = BoxFuture<'static, Result<T, Arc<E>>>;
 
+struct UnderWay<K, T, E> {
+    key: K,
+    is_over: Arc<AtomicBool>,
+    work: WeakShared<Work<T, E>>,
+}
+
+/// Marks work as over when it ends in any way.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The work under way, by what it is for.
 pub(crate) struct Joint<K, T, E> {
-    under_way: Mutex<Vec<(K, WeakShared<Work<T, E>>)>>,
+    under_way: Mutex<Vec<UnderWay<K, T, E>>>,
 }
 
 impl<K, T, E> Default for Joint<K, T, E> {
@@ -34,11 +50,17 @@ impl<K: PartialEq + Clone, T: Clone + Send + 'static, E: Send + Sync + 'static> 
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // What has ended is not the answer to a question that comes later.
-        under_way.retain(|(_, work)| work.upgrade().is_some_and(|work| work.peek().is_none()));
-        let known = under_way.iter().find(|(of, _)| of == key).and_then(|(_, work)| work.upgrade());
+        under_way.retain(|known| !known.is_over.load(Ordering::Relaxed));
+        let known = under_way.iter().find(|known| known.key == *key).and_then(|known| known.work.upgrade());
         known.unwrap_or_else(|| {
-            let made = work().map(|done| done.map_err(Arc::new)).boxed().shared();
-            under_way.extend(made.downgrade().map(|weak| (key.clone(), weak)));
+            let is_over = Arc::new(AtomicBool::new(false));
+            let (over, work) = (Over(is_over.clone()), work());
+            let made = async move {
+                let _over = over;
+                work.await.map_err(Arc::new)
+            };
+            let made = made.boxed().shared();
+            under_way.extend(made.downgrade().map(|work| UnderWay { key: key.clone(), is_over, work }));
             made
         })
     }
@@ -46,7 +68,7 @@ impl<K: PartialEq + Clone, T: Clone + Send + 'static, E: Send + Sync + 'static> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::sync::oneshot;
 

@@ -99,25 +99,30 @@ pub(crate) struct Progress {
     unit: &'static str,
     /// What still goes on once all are done.
     then: &'static str,
+    /// What stands in the terminal.
+    line: String,
     shown: bool,
 }
 
 impl Progress {
-    /// Of a model's layers. On an NVIDIA card, kernels are compiled once they are loaded.
-    pub(crate) fn of_layers(what: impl Into<String>, of: usize) -> Self {
-        let then = "; getting ready, which takes a minute the first time on an NVIDIA card";
-        Self { then, ..Self::new(what, of, "layers") }
-    }
-
     pub(crate) fn new(what: impl Into<String>, of: usize, unit: &'static str) -> Self {
         let what = Plain::new().pass(&what.into());
-        Self { what, of, unit, then: "", shown: std::io::stderr().is_terminal() }
+        Self { what, of, unit, then: "", line: String::new(), shown: std::io::stderr().is_terminal() }
+    }
+
+    /// Of a model's layers. On an NVIDIA card, kernels are compiled once they are loaded.
+    pub(crate) fn of_layers(what: impl Into<String>, of: usize) -> Self {
+        let mut made = Self::new(what, of, "layers");
+        made.then = "; getting ready";
+        made
     }
 
     pub(crate) fn set(&mut self, done: usize) {
-        if self.shown {
-            let then = if done == self.of { self.then } else { "" };
-            let _ = write!(std::io::stderr(), "\r{} {done} of {} {}{then}", self.what, self.of, self.unit);
+        let then = if done == self.of { self.then } else { "" };
+        let line = format!("{} {done} of {} {}{then}", self.what, self.of, self.unit);
+        if self.shown && line != self.line {
+            let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
+            self.line = line;
         }
     }
 }

@@ -35,6 +35,11 @@ const NONE: Conversation = {
   archived: false,
 };
 
+export interface Sought {
+  message: string;
+  words: string;
+}
+
 interface News {
   text: string;
   undo?: () => Promise<unknown>;
@@ -62,12 +67,14 @@ class Chats {
   problem = $state("");
   /** Edited questions that are not sent yet, by message. */
   edits = $state<Record<string, Composed>>({});
+  /** The one that was begun last, which has the focus. */
+  begun = $state("");
+  /** The one that is being sent. */
+  sending = $state("");
   /** The last action, and how it is undone. */
   news = $state.raw<News | undefined>();
-  /** The message to scroll to, which a search found. */
-  sought = $state<string | null>(null);
-  /** The words that were searched for. */
-  soughtWords = "";
+  /** The message and the words to scroll to, which a search found. */
+  sought = $state.raw<Sought | null>(null);
 
   /** Earlier actions that can still be undone. */
   #earlier: News[] = [];
@@ -106,6 +113,7 @@ class Chats {
     Object.assign(this, { grown: "", answering: null, draft: "", system: "", choices: NONE.choices });
     this.#typed.clear();
     this.edits = {};
+    this.begun = this.sending = "";
     this.#earlier = [];
     this.#early = {};
     this.#started = false;
@@ -128,7 +136,7 @@ class Chats {
     await this.#attempt(async () => {
       if (id !== this.open.id) await this.#open(() => Promise.resolve(id));
       if (message && !this.open.messages.some(({ id }) => id === message)) await this.choose(message);
-      [this.sought, this.soughtWords] = [message, words];
+      this.sought = message === null ? null : { message, words };
     });
   }
 
@@ -160,10 +168,10 @@ class Chats {
       case "whole": {
         const { conversation } = event;
         const before = this.open.id;
-        if (conversation.id !== before) {
-          const edited = conversation.messages.flatMap(({ id, edit }) => (edit === null ? [] : [[id, parse(edit)] as const]));
-          this.edits = Object.fromEntries(edited);
-        }
+        // An edit that was not sent is there again with its message, also with that of another branch.
+        const seen = new Set(conversation.id === before ? this.open.messages.map(({ id }) => id) : []);
+        const edited = conversation.messages.flatMap(({ id, edit }) => (edit === null || seen.has(id) ? [] : [[id, parse(edit)] as const]));
+        this.edits = { ...Object.fromEntries(edited), ...(conversation.id === before ? this.edits : {}) };
         this.open = conversation;
         if (conversation.id !== before) {
           ({ draft: this.draft, system: this.system } = conversation);
@@ -187,7 +195,7 @@ class Chats {
         this.#show(event.status);
         break;
       case "deleted":
-        if (!this.#removing) void this.begin();
+        if (this.#removing !== this.open.id) void this.begin();
         break;
     }
   }
@@ -256,10 +264,11 @@ class Chats {
     if (undo) await this.#attempt(undo);
   }
 
-  /** Closes the news. */
+  /** Closes the news. What it covered and can still be undone is offered again. */
   dismiss(): void {
-    this.news = undefined;
-    this.#earlier = [];
+    const undone = this.news?.undo;
+    this.news = undone ? undefined : this.#earlier.pop();
+    if (undone) this.#earlier = [];
   }
 
   async export(): Promise<void> {
@@ -305,7 +314,14 @@ class Chats {
     this.#write("choices", $state.snapshot(this.choices));
   }
 
-  /** Begins to edit a question, or changes what it is edited to. */
+  /** Begins to edit a question, with what it was changed to before, if that was not sent. */
+  beginEdit(message: string): void {
+    const of = this.open.messages.find(({ id }) => id === message);
+    this.begun = message;
+    if (of) this.edits[message] ??= parse(of.edit ?? of.text);
+  }
+
+  /** Changes what a question is edited to. */
   rewrite(message: string, edit: Composed): void {
     this.edits[message] = edit;
     const draft = compose(edit.text, edit.files);
@@ -324,6 +340,9 @@ class Chats {
       text: words.editDropped,
       undo: async () => {
         if (this.open.id !== of.id) await this.#open(() => Promise.resolve(of.id));
+        // What was begun meanwhile can be brought back as well.
+        if (this.edits[message]) this.dropEdit(message);
+        this.begun = message;
         this.rewrite(message, edit);
       },
     });
@@ -336,6 +355,8 @@ class Chats {
   #endEdit(message: string): void {
     const { [message]: _, ...others } = this.edits;
     this.edits = others;
+    // The node is told as well, and says so with the next change.
+    this.open = { ...this.open, messages: this.open.messages.map((of) => (of.id === message ? { ...of, edit: null } : of)) };
   }
 
   /** Writes a draft of the open conversation after a pause. */
@@ -376,7 +397,10 @@ class Chats {
   async edit(message: string): Promise<void> {
     const edit = this.edits[message];
     const text = edit ? compose(edit.text.trim(), edit.files) : "";
-    if (text && (await this.#ask(this.open.id, "ask", { text, edited: message }))) this.#endEdit(message);
+    if (!text || this.sending) return;
+    this.sending = message;
+    if (await this.#ask(this.open.id, "ask", { text, edited: message })) this.#endEdit(message);
+    this.sending = "";
   }
 
   /** Gives another answer to a question; `message` is the question or its answer. */

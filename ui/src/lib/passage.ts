@@ -49,17 +49,18 @@ export function passage(within: Element, words: string): Range | null {
   return range;
 }
 
-/** Marks a passage and scrolls it to the middle of what scrolls. */
-export function show(range: Range): void {
-  // Older web views do not mark, but scroll.
-  if ("highlights" in CSS) CSS.highlights.set(HIGHLIGHT, new Highlight(range));
+/** Marks a passage and scrolls it to the middle of what scrolls; returns what takes the mark away. */
+export function show(range: Range): () => void {
   const scroller = range.startContainer.parentElement?.closest<HTMLElement>("[role=log]");
-  if (!scroller) return;
-  const [found, seen] = [range.getBoundingClientRect(), scroller.getBoundingClientRect()];
-  scroller.scrollTop += found.top + found.height / 2 - (seen.top + seen.height / 2);
-}
-
-/** Takes the mark away. */
-export function unmark(): void {
-  if ("highlights" in CSS) CSS.highlights.delete(HIGHLIGHT);
+  if (scroller) {
+    const [found, seen] = [range.getBoundingClientRect(), scroller.getBoundingClientRect()];
+    scroller.scrollTop += found.top + found.height / 2 - (seen.top + seen.height / 2);
+  }
+  // Older web views do not mark, but scroll.
+  if (!("highlights" in CSS)) return () => {};
+  const mark = new Highlight(range);
+  CSS.highlights.set(HIGHLIGHT, mark);
+  return () => {
+    if (CSS.highlights.get(HIGHLIGHT) === mark) CSS.highlights.delete(HIGHLIGHT);
+  };
 }

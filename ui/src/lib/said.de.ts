@@ -29,9 +29,9 @@ const ASKED = {
   pairing: "Koppeln",
   load: "Laden von Schichten",
   connect: "Verbinden von Schichten",
-  session: "einen Chat",
+  session: "Chat",
   hand_over: "Verschieben von Chats",
-  other: "eine Anfrage",
+  other: "sonstige Anfrage",
 };
 
 const REFUSED = {
@@ -126,7 +126,7 @@ export const said: Said = {
           return `${known(line)} konnte nicht zugelassen werden: Die Festplatte nimmt nichts an`;
       }
     },
-    name_taken: (line) => `Ein anderer Rechner (${line.machine?.fingerprint ?? "?"}) nennt sich ${name(line)} wie der zugelassene (${line.approved})`,
+    name_taken: (line) => `Ein anderer Rechner (${line.machine?.fingerprint ?? "?"}) nennt sich ${name(line)}, so wie der zugelassene Rechner (${line.approved})`,
     removed: (line) => `${known(line)} entfernt`,
     restored: (line) => `${known(line)} wiederhergestellt`,
     blocked: (line) => `${known(line)} gesperrt`,
@@ -140,7 +140,7 @@ export const said: Said = {
       const within = limits.length > 0 ? ` (${limits.join(", ")})` : "";
       return `${name(line)} darf den Speicher dieses Rechners ${line.memory ? `nutzen${within}` : "nicht nutzen"} und Ihre Fragen ${line.prompts ? "" : "nicht "}sehen`;
     },
-    admin_action: ({ program, action }) => `Das Programm „${program}“ hat das getan: ${action}`,
+    admin_action: ({ program, action }) => `Das Programm „${program}“ hat Folgendes getan: ${action}`,
     loaded: (line) => `${name(line)} hat ${line.standby ? "als Reserve " : ""}${layers(line.layers)} von ${line.model} geladen (${gigabytes(line.bytes)})`,
     freed: (line) => `${layers(line.layers)} von ${line.model} für ${name(line)} freigegeben`,
     used: (line) =>

@@ -51,7 +51,7 @@ export const german: Words = {
   rename: "Umbenennen",
   openFolder: "Ordner öffnen",
   welcome: "Willkommen bei HiveMind",
-  welcomeNoModel: "Noch ist kein Modell hier. Laden Sie eines unter „Modelle“, dann fragen Sie unten etwas.",
+  welcomeNoModel: "Noch ist kein Modell hier. Laden Sie eines unter „Modelle“ und fragen Sie dann unten etwas.",
   welcomeAsk: "Stellen Sie unten eine Frage. Ein kleines Modell ist eingebaut: Es kann sofort losgehen, auch mit nur einem Rechner.",
   stepAsk: "1  Fragen",
   stepShare: "2  Freigeben",

@@ -300,6 +300,24 @@ describe("a question", () => {
     expect(screen.getByRole("button", { name: "Undo" })).toBeTruthy();
   });
 
+  it("that is being edited is there again with its branch, and is begun again where it was", async () => {
+    const question = (id: string, more: object): ReturnType<typeof message> => message({ id, role: "user", branches: ["q1", "q2"], ...more });
+    const answer = message({ id: "a", text: "1" });
+    node.add("c", "Lisbon", [question("q2", { text: "Two?" }), answer]);
+    await open();
+    await fireEvent.click(await waitFor(() => listed("Lisbon")));
+    await waitFor(() => expect(body()).toContain("1"));
+    expect(screen.queryByDisplayValue("Uno?")).toBeNull();
+    // As after "Previous version".
+    node.conversations.get("c")!.messages = [question("q1", { text: "One?", edit: "Uno?" }), answer];
+    node.whole("c");
+    const edit = await screen.findByDisplayValue("Uno?");
+    expect(document.activeElement).not.toBe(edit);
+    await fireEvent.keyDown(edit, { key: "Escape" });
+    await fireEvent.click(within(screen.getByRole("listitem", { name: "You" })).getByRole("button", { name: "Edit" }));
+    expect(document.activeElement).toBe(await screen.findByDisplayValue("One?"));
+  });
+
   it("is asked in its own chat, however soon another is opened", async () => {
     node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" }), message({ id: "a1", text: "1" })]);
     const id = await open();
