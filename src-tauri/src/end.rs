@@ -11,6 +11,7 @@ pub(crate) fn end(app: &AppHandle, again: bool) {
     tauri::async_runtime::spawn(async move {
         // Without a shell the node never started, so there is nothing to stop.
         if let Some(shell) = app.try_state::<Shell>() {
+            shell.write_drafts(&app).await;
             // Answers in progress stay, and can be continued.
             shell.chats.close().await;
             shell.node.leave().await;

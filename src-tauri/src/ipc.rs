@@ -94,6 +94,14 @@ pub(crate) async fn show_conversation(app: AppHandle, id: String) {
     windows::show_conversation(&app, &id);
 }
 
+/// Tells the app, which is about to quit, that the main window has written what was typed.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn has_written(shell: State<'_, Shell>) -> Result<()> {
+    shell.has_written();
+    Ok(())
+}
+
 /// Hides the calling window.
 #[tauri::command]
 #[specta::specta]

@@ -107,6 +107,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         ipc::show_main,
         ipc::show_settings,
         ipc::show_conversation,
+        ipc::has_written,
         ipc::hide,
         ipc::quit,
         links::open_link,

@@ -13,7 +13,7 @@ use hive_node::{Code, Node, PeerId};
 use hive_view::{Snapshot, State, Taste, Update, menu, snapshot};
 use tauri::AppHandle;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -23,6 +23,9 @@ use crate::problem::Problem;
 use crate::start_failure::NotStarted;
 use crate::tray::Tray;
 use crate::{notify, windows, words};
+
+/// How long quitting waits for what was typed.
+const WRITING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Changes within this time are shown together.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,6 +54,8 @@ pub(crate) struct Shell {
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
     /// The streams that windows follow, by window and topic.
     subscriptions: Mutex<HashMap<(String, String), AbortOnDropHandle<()>>>,
+    /// Told when the main window has written what was typed, before the app quits.
+    written: Notify,
     /// The app's tasks; they end with it.
     tasks: TaskTracker,
     /// Cancelled when the app ends.
@@ -107,6 +112,7 @@ impl Shell {
             chats,
             direct,
             folder,
+            written: Notify::new(),
             shown,
             update,
             settings,
@@ -127,6 +133,18 @@ impl Shell {
             ending.run_until_cancelled(task).await;
         };
         self.tasks.spawn_on(until_the_end, &self.runtime)
+    }
+
+    /// Has the main window write what was typed and is not saved yet, and waits a moment for it.
+    pub(crate) async fn write_drafts(&self, app: &AppHandle) {
+        windows::tell_main(app, "quitting");
+        // A page that hangs, or that the owner never opened, keeps nobody from quitting.
+        let _ = tokio::time::timeout(WRITING_TIMEOUT, self.written.notified()).await;
+    }
+
+    /// The main window has written what was typed.
+    pub(crate) fn has_written(&self) {
+        self.written.notify_one();
     }
 
     /// Ends all tasks, and waits until they have ended.

@@ -96,6 +96,13 @@ pub(crate) fn show_main(app: &AppHandle) {
     }
 }
 
+/// Tells the main window's page of something, as an event.
+pub(crate) fn tell_main(app: &AppHandle, event: &str) {
+    if let Some(main) = app.get_webview_window(MAIN) {
+        let _ = main.eval(format!("dispatchEvent(new Event('{event}'))"));
+    }
+}
+
 /// Shows a page of the main window, by setting the fragment of its URL.
 pub(crate) fn show_page(app: &AppHandle, page: &str) {
     if let Some(main) = app.get_webview_window(MAIN) {

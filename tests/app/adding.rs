@@ -71,7 +71,7 @@ fn what_is_no_model_says_so_and_what_was_deleted_meanwhile_is_not_there() {
     let over = drag(&app, &[&gone]);
     std::fs::remove_file(&gone).unwrap();
     over.drop_here();
-    patiently_or(said, || said().contains("gone.gguf isn’t there any more"));
+    patiently_or(said, || said().contains("gone.gguf no longer exists"));
     drag(&app, &[&torn]).drop_here();
     patiently_or(said, || said().contains("torn.gguf wasn’t added"));
     assert!(!is_listed(&app, &torn) && !said().contains(home.path().to_str().unwrap()), "{}", said());

@@ -70,7 +70,8 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     app.click(QUESTION);
     patiently("it is all there", || app.text(".body").contains("Paris"));
     patiently("the word is marked", || {
-        app.script("return !('highlights' in CSS) || [...CSS.highlights.get('sought') ?? []].join() === 'Paris'") == true
+        app.script("return !('highlights' in CSS) || [...CSS.highlights.get('sought') ?? []].join() === 'Paris'")
+            == true
     });
     app.picture("chat");
     app.click(&format!("Delete {QUESTION}"));

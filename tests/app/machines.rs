@@ -162,9 +162,9 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
         range.value = arguments[0];
         range.dispatchEvent(new Event('input', { bubbles: true }));
         range.dispatchEvent(new Event('change', { bubbles: true }));";
-    app.script_with(slide, &json!([256 << 20]));
-    patiently("the cap holds", || app.status()["profile"]["cap_bytes"] == 256 << 20);
-    patiently("the popover says so", || app.text("main section header").contains("268 MB of"));
+    app.script_with(slide, &json!([250_000_000]));
+    patiently("the cap holds", || app.status()["profile"]["cap_bytes"] == 250_000_000);
+    patiently("the popover says so", || app.text("main section header").contains("250 MB of"));
     app.picture_of_popover("popover");
     app.show_main();
     surely(&app);

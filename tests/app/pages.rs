@@ -380,9 +380,13 @@ fn menus_are_the_apps_own() {
     };
 
     // Nothing where there is nothing to do: neither the app's menu nor the browser's, which would be a window of its own.
-    hand.click("header", "3", None);
+    hand.click(".list h2", "3", None);
     std::thread::sleep(LEAVING);
     assert_eq!((entries(), app.windows_seen()), (json!([]), windows));
+    hand.click("header h1", "3", None);
+    patiently("a chat has a menu", || entries() == json!(["Export", "Copy Chat"]));
+    hand.press("Escape");
+    patiently("it is closed", || entries() == json!([]));
     hand.click(".body a", "3", None);
     patiently("a link has a menu", || entries()[0] == "Open Link…" && entries()[1] == "Copy Link");
     app.picture("menu");

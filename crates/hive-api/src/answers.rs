@@ -35,7 +35,8 @@ impl Model for Swarm {
             let Reply { events, ring, .. } = node.generate(&wanted, &request).await.map_err(failure)?;
             let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
             let (machines, context_limit) = (machines(&ring), ring.model().card().max_context as u32);
-            let progress = Progress { events, ring, told: machines.clone(), had_trouble: false, has_lost: false, waiting: None };
+            let progress =
+                Progress { events, ring, told: machines.clone(), had_trouble: false, has_lost: false, waiting: None };
             let events = stream::unfold(progress, |mut progress| async { Some((progress.next().await?, progress)) });
             Ok(Asked { machines, context_limit, unknown_options, events: events.boxed() })
         })

@@ -31,23 +31,3 @@ pub(crate) fn reasons<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
         })
         .collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{PeerState, PlanView, Profile};
-
-    #[test]
-    fn a_value_that_is_not_understood_keeps_nothing_else_from_being_read() {
-        let plan = r#"{"model":"m","because":[{"kind":"one_machine"},{"kind":"away"},{"kind":"moon_phase"},7]}"#;
-        let plan: PlanView = serde_json::from_str(plan).unwrap();
-        assert_eq!(plan.because, [Reason::OneMachine, Reason::Unknown, Reason::Unknown, Reason::Unknown]);
-        let profile = r#"{"name":"Mini","why_not_sharing":{"kind":"paused","until":7}}"#;
-        let profile: Profile = serde_json::from_str(profile).unwrap();
-        assert_eq!((profile.name.as_str(), profile.why_not_sharing), ("Mini", None));
-        let away = r#"{"state":"unreachable","why":"far away","absence":{}}"#;
-        let why = "far away".to_owned();
-        let read: PeerState = serde_json::from_str(away).unwrap();
-        assert_eq!(read, PeerState::Unreachable { why, absence: None, since: 0 });
-    }
-}

@@ -9,6 +9,7 @@ mod absence;
 mod answers;
 mod browsers;
 mod catalogue;
+mod condition;
 mod conversations;
 mod errors;
 mod hello;
@@ -29,6 +30,7 @@ pub use absence::{Absence, NotSharing};
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
 pub use browsers::{BrowserAccess, BrowserCertificate, BrowserLink, NewBrowser, ViewQuery};
 pub use catalogue::{CatalogueModel, CatalogueQuery, CatalogueVariant, CatalogueView, Fit, FitView};
+pub use condition::Condition;
 pub use conversations::{
     AskInConversation, ConversationDraft, ConversationInstructions, ConversationMarkdown, ConversationMessage,
     ConversationQuery, ConversationSwitch, ConversationTitle, NewConversation,
@@ -36,9 +38,7 @@ pub use conversations::{
 pub use errors::{ErrorBody, ErrorDetails, ErrorKind, ErrorReply};
 pub use hello::{Hello, HelloQuery};
 pub use known::if_known;
-pub use machines::{
-    Condition, Link, LinkKind, MeasuredPath, Paired, PeerName, PeerState, PeerView, Rights, RightsChange,
-};
+pub use machines::{Link, LinkKind, MeasuredPath, Paired, PeerName, PeerState, PeerView, Rights, RightsChange};
 pub use models::{
     Alias, AliasName, HubToken, LoadRequest, LoadingView, ModelName, ModelOnDisk, ModelView, NewHubToken, PlanQuery,
     PlanView, PlannedStage, StageLayers, StageView, TokenCount, TokenCountRequest,

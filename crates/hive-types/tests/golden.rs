@@ -6,7 +6,8 @@ use std::path::Path;
 
 use hive_types::{
     AnswerFigures, AnswerNews, CatalogueView, Condition, ErrorDetails, ErrorKind, ErrorReply, Heat, LinkKind,
-    ModelOnDisk, PeerState, PeerView, PlanView, Rights, SharingChange, SharingReply, Status, TokenList, Update,
+    ModelOnDisk, PeerState, PeerView, PlanView, Profile, Reason, Rights, SharingChange, SharingReply, Status,
+    TokenList, Update,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -127,4 +128,18 @@ fn the_parts_of_an_answer_are_told_apart() {
     let figures = json!({ "stages": [{ "node": "Studio", "layers": [0, 30] }], "tokens": [1], "ttft_ms": 2.5 });
     let AnswerNews::Figures(AnswerFigures { tokens, ttft_ms, ignored, .. }) = news(figures) else { panic!("figures") };
     assert_eq!((tokens, ttft_ms, ignored.len()), (vec![1], 2.5, 0));
+}
+
+#[test]
+fn a_value_that_is_not_understood_keeps_nothing_else_from_being_read() {
+    let plan = r#"{"model":"m","because":[{"kind":"one_machine"},{"kind":"away"},{"kind":"moon_phase"},7]}"#;
+    let plan: PlanView = serde_json::from_str(plan).unwrap();
+    assert_eq!(plan.because, [Reason::OneMachine, Reason::Unknown, Reason::Unknown, Reason::Unknown]);
+    let profile = r#"{"name":"Mini","why_not_sharing":{"kind":"paused","until":7}}"#;
+    let profile: Profile = serde_json::from_str(profile).unwrap();
+    assert_eq!((profile.name.as_str(), profile.why_not_sharing), ("Mini", None));
+    let away = r#"{"state":"unreachable","why":"far away","absence":{}}"#;
+    let why = "far away".to_owned();
+    let read: PeerState = serde_json::from_str(away).unwrap();
+    assert_eq!(read, PeerState::Unreachable { why, absence: None, since: 0 });
 }

@@ -167,10 +167,14 @@ static GERMAN: Words = Words {
             }
             Absence::BrokeOff => "hat diesen Rechner nicht zugelassen oder die Verbindung abgebrochen".to_owned(),
             Absence::TooOld { machine } => {
-                format!("HiveMind auf {machine} ist zu alt für das HiveMind auf diesem Rechner; bitte {machine} aktualisieren")
+                format!(
+                    "HiveMind auf {machine} ist zu alt für das HiveMind auf diesem Rechner; bitte {machine} aktualisieren"
+                )
             }
             Absence::TooNew { machine } => {
-                format!("HiveMind auf {machine} ist zu neu für das HiveMind auf diesem Rechner; bitte diesen Rechner aktualisieren")
+                format!(
+                    "HiveMind auf {machine} ist zu neu für das HiveMind auf diesem Rechner; bitte diesen Rechner aktualisieren"
+                )
             }
             Absence::OtherVersion { machine } => {
                 format!("auf {machine} läuft eine andere Version von HiveMind; bitte die ältere aktualisieren")

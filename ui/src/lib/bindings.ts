@@ -62,6 +62,8 @@ export const commands = {
 	showSettings: () => __TAURI_INVOKE<void>("show_settings"),
 	/**  Shows a conversation in the main window. */
 	showConversation: (id: string) => __TAURI_INVOKE<void>("show_conversation", { id }),
+	/**  Tells the app, which is about to quit, that the main window has written what was typed. */
+	hasWritten: () => typedError<null, Problem>(__TAURI_INVOKE("has_written")),
 	/**  Hides the calling window. */
 	hide: () => __TAURI_INVOKE<void>("hide"),
 	/**  Quits the app after draining the node. */

@@ -369,8 +369,8 @@ class Chats {
   }
 
   /** Writes the draft at once, as before the page is left. */
-  leave(): void {
-    void this.#settle();
+  leave(): Promise<unknown> {
+    return this.#settle();
   }
 
   #settle(): Promise<unknown> {
