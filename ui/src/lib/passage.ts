@@ -57,7 +57,7 @@ export function show(range: Range): () => void {
     scroller.scrollTop += found.top + found.height / 2 - (seen.top + seen.height / 2);
   }
   // Older web views do not mark, but scroll.
-  if (!("highlights" in CSS)) return () => {};
+  if (typeof Highlight === "undefined") return () => {};
   const mark = new Highlight(range);
   CSS.highlights.set(HIGHLIGHT, mark);
   return () => {

@@ -449,6 +449,23 @@ describe("a conversation", () => {
     await waitFor(() => expect(node.asked.at(-1)).toEqual(["POST", "/conversations/c/rename", { title: "Porto" }]));
   });
 
+  it("that is deleted comes back by Undo after another deletion, too, and after news that covered it", async () => {
+    for (const title of ["Lisbon", "Dates"]) node.add(title, title, [message({ id: title, role: "user", text: title })]);
+    await open();
+    for (const title of ["Lisbon", "Dates"]) {
+      await fireEvent.click(await waitFor(() => screen.getByRole("button", { name: `Delete ${title}` })));
+      await waitFor(() => expect(node.deleted.has(title)).toBe(true));
+    }
+    await chats.copy();
+    await waitFor(() => expect(screen.queryByRole("button", { name: "Undo" })).toBeNull());
+    await fireEvent.click(screen.getByRole("button", { name: "Dismiss" }));
+    for (const title of ["Dates", "Lisbon"]) {
+      await fireEvent.click(await screen.findByRole("button", { name: "Undo" }));
+      await waitFor(() => expect(node.conversations.has(title)).toBe(true));
+    }
+    expect(screen.queryByRole("button", { name: "Undo" })).toBeNull();
+  });
+
   it("that is deleted comes back by Undo", async () => {
     node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" })]);
     await open();
@@ -494,6 +511,19 @@ describe("a conversation", () => {
     await fireEvent.click(listed("Lisbon"));
     await waitFor(() => expect(sought).toHaveBeenCalled());
     expect(document.querySelector(".sought")?.textContent).toContain("By the old tram");
+  });
+
+  it("is found in a folded thought, which opens for it, and in no other", async () => {
+    const text = "<think>By the old tram, I think.</think>\n\nTake the bus.";
+    node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "How?" }), message({ id: "a1", text })]);
+    await open();
+    await fireEvent.click(await waitFor(() => listed("Lisbon")));
+    const thought = await waitFor(() => document.querySelector("details")!);
+    await chats.show("c", "a1", "the bus");
+    await waitFor(() => expect(document.querySelector(".sought")).not.toBeNull());
+    expect(thought.open).toBe(false);
+    await chats.show("c", "a1", "OLD tram");
+    await waitFor(() => expect(thought.open).toBe(true));
   });
 
   it("can be used by everybody", async () => {
